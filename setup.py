@@ -1,0 +1,26 @@
+"All settings are in settings.ini: edit there, not here."
+from configparser import ConfigParser
+from pathlib import Path
+import shlex, setuptools
+
+here = Path(__file__).parent
+config = ConfigParser(delimiters=['='])
+config.read(here/'settings.ini', encoding='utf-8')
+cfg = config['DEFAULT']
+readme = here/'README.md'
+
+setuptools.setup(
+    name=cfg['lib_name'], version=cfg['version'], description=cfg['description'],
+    author=cfg['author'], author_email=cfg['author_email'], keywords=cfg['keywords'],
+    url=cfg['git_url'], license='Apache-2.0',
+    python_requires='>=' + cfg['min_python'],
+    packages=setuptools.find_packages(include=[cfg['lib_path'], cfg['lib_path'] + '.*']),
+    include_package_data=True, zip_safe=False,
+    install_requires=shlex.split(cfg.get('requirements', '')),
+    extras_require={'dev': shlex.split(cfg.get('dev_requirements', ''))},
+    long_description=readme.read_text(encoding='utf-8') if readme.exists() else '',
+    long_description_content_type='text/markdown',
+    entry_points={'nbdev': [f"{cfg['lib_path']}={cfg['lib_path']}._modidx:d"],
+                  'console_scripts': [f"vipant={cfg['lib_path']}.cli:main"]},
+    package_data={cfg['lib_path']: ['paper/*.csv']},
+)

@@ -1,0 +1,48 @@
+"""Two processes on parts of a batch do what one does with the whole"""
+from pathlib import Path
+
+import pytest
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from vipant.training import LARS, ContrastiveLoss, fit, lars_groups
+
+ROWS = [8, 5, 1]    # of the batches; the last leaves rank 1 without any
+
+def train(out, rank=0, world=1):
+    "Three small batches, two epochs, on this process's rows"
+    torch.manual_seed(rank)     # different at the start: rank 0's weights must win
+    encoder, loss = nn.Linear(6, 4), ContrastiveLoss()
+    optim = LARS(lars_groups(nn.ModuleList([encoder, loss]), 20., .5), lr=0)
+    def batches(epoch):
+        for n in ROWS:
+            x = torch.randn(n, 10, generator=torch.Generator().manual_seed(10*epoch + n))[rank::world]
+            yield dict(audio=x[:, :6], image=x[:, 6:])
+    return fit(encoder, loss, batches, optim, out, epochs=2, steps_per_epoch=3, factor=lambda step: 1., seed=0,
+               save=lambda m, path: save_file(m.state_dict(), path), progress=False)
+
+def worker(rank, folder):
+    torch.set_num_threads(1)
+    dist.init_process_group('gloo', init_method=f'file://{folder}/meet', rank=rank, world_size=2)
+    train(Path(folder)/'two', rank, 2)
+    dist.destroy_process_group()
+
+@pytest.fixture(scope='module')
+def folder(tmp_path_factory):
+    d = tmp_path_factory.mktemp('distributed')
+    train(d/'one')
+    mp.spawn(worker, args=(str(d),), nprocs=2)
+    return d
+
+def test_two_processes_reach_the_weights_of_one(folder):
+    for e in (1, 2):
+        one, two = (load_file(folder/run/f'epoch-{e:02d}.safetensors') for run in ('one', 'two'))
+        for k in one: torch.testing.assert_close(two[k], one[k], rtol=0, atol=1e-5)
+
+def test_rank_zero_writes_the_same_log_once(folder):
+    one, two = ([line.split(',')[:6] for line in (folder/run/'log.csv').read_text().splitlines()] for run in ('one', 'two'))
+    assert len(two) == 1 + 6 and two[0] == one[0]
+    torch.testing.assert_close(torch.tensor([[float(x) for x in r] for r in two[1:]]), torch.tensor([[float(x) for x in r] for r in one[1:]]), rtol=1e-4, atol=1e-5)

@@ -1,0 +1,60 @@
+"Broken input: counted and listed, or one clear line; never replaced, nothing half-written"
+import json, os, shutil
+
+import pytest
+
+from vipant.artifacts import raw_data
+from vipant.config import profile, runs_dir
+from vipant.features import Store, frame_embeddings, log_mels
+
+@pytest.fixture(scope='module')
+def whole():
+    return raw_data(profile('smoke')).make()
+
+@pytest.fixture
+def broken(whole, tmp_path, monkeypatch):
+    "A copy of the AudioSet part of the world that a test may break, and the profile that reads it"
+    for name in ('audioset', 'audiocaps', 'web'): shutil.copytree(whole/name, tmp_path/'data'/name)
+    monkeypatch.setenv('VIPANT_RUNS', str(tmp_path/'runs'))
+    return tmp_path/'data', lambda override='': profile('smoke', override=f'data.root={tmp_path}/data {override}')
+
+def test_unreadable_sound_is_listed_and_left_out(broken):
+    root, cfg = broken
+    sounds = sorted((root/'audioset'/'audio').iterdir())
+    artifact = log_mels(cfg('data.max_unreadable=.2'), 'audioset', 'balanced_train')
+    store_ids = {row for row in (root/'audioset'/'balanced_train_segments.csv').read_text().splitlines() if not row.startswith('#')}
+    ids = [f'{r.split(", ")[0]}_{float(r.split(", ")[1]):.3f}' for r in sorted(store_ids)]
+    (root/'audioset'/'audio'/f'{ids[3]}.wav').write_bytes(b'RIFF no wave')
+    (root/'audioset'/'audio'/f'{ids[5]}.wav').unlink()
+    folder = artifact.make()
+    coverage = json.loads((folder/'coverage.json').read_text())
+    assert (coverage['listed'], coverage['present'], coverage['readable']) == (len(ids), len(ids) - 1, len(ids) - 2)
+    assert [id for id, _ in coverage['unreadable']] == [ids[3]]
+    store = Store.open(folder)
+    assert sorted(store.ids) == sorted(set(ids) - {ids[3], ids[5]}) and len(store.x) == len(store.ids)
+
+def test_too_many_unreadable_sounds_stop_the_run(broken):
+    root, cfg = broken
+    for f in sorted((root/'audioset'/'audio').iterdir())[::2]: f.write_bytes(b'')
+    artifact = log_mels(cfg(), 'audioset', 'balanced_train')
+    with pytest.raises(ValueError, match='balanced_train: .* files are unreadable, allowed is a share of 0.02'): artifact.make()
+    assert not artifact.path.exists()
+
+def test_unreadable_frame_is_listed_and_left_out(broken):
+    root, cfg = broken
+    row = next(r for r in (root/'audioset'/'eval_segments.csv').read_text().splitlines() if not r.startswith('#')).split(', ')
+    id = f'{row[0]}_{float(row[1]):.3f}'
+    (root/'audioset'/'frames'/f'{id}_2.jpg').write_bytes(b'\xff\xd8 no picture')
+    folder = frame_embeddings(cfg('data.max_unreadable=.2'), 'audioset', 'eval').make()
+    coverage = json.loads((folder/'coverage.json').read_text())
+    assert [i for i, _ in coverage['unreadable']] == [id] and id not in Store.open(folder).ids
+
+def test_csv_without_a_column(broken):
+    root, cfg = broken
+    (root/'audiocaps'/'val.csv').write_text('audiocap_id,youtube_id,caption\n1,abc,A dog barks\n')
+    with pytest.raises(ValueError, match='val.csv.*start_time'): log_mels(cfg(), 'audiocaps', 'val').make()
+
+def test_missing_csv(broken):
+    root, cfg = broken
+    (root/'audiocaps'/'val.csv').unlink()
+    with pytest.raises(FileNotFoundError, match='val.csv'): log_mels(cfg(), 'audiocaps', 'val').make()

@@ -1,0 +1,53 @@
+"The committed tables of the mini profile: made by this code's settings, with the large margins that the method must show"
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from vipant.config import profile
+from vipant.report import paper_table
+
+FIGURES = Path(__file__).resolve().parents[1]/'figures'/'mini'
+
+@pytest.fixture(scope='module')
+def rows(): return pd.read_csv(FIGURES/'results.csv', keep_default_na=False, na_values=[''])
+
+def score(rows, model, dataset, group, metric, protocol='honest'):
+    "Value (mean over seeds) and number of clips"
+    r = rows[(rows.model == model) & (rows.dataset == dataset) & (rows.group == group) & (rows.metric == metric) & (rows.protocol == protocol)]
+    assert len(r), (model, dataset, group, metric)
+    return r.value.mean(), r.n.iloc[0]
+
+def test_made_with_these_settings(rows):
+    assert set(rows.config) == {profile('mini').digest()}, 'figures/mini is of other settings: SEEDS=3 make reproduce'
+    assert set(rows.profile) == {'mini'} and sorted(set(rows.seed)) == [0, 1, 2] and rows.code.str.match(r'\d+\.\d+\.\d+\+[0-9a-f]{8}').all()
+
+def test_pivot_is_far_above_chance(rows):
+    value, n = score(rows, 'vip-AnT', 'AudioCaps', 'text->audio', 'R@10')
+    assert n >= 290 and value > 2.5*10/n
+
+def test_gold_captions_beat_the_pivot(rows):
+    for direction in ('text->audio', 'audio->text'):
+        gold, pivot = (score(rows, m, 'AudioCaps', direction, 'R@10')[0] for m in ('+AT w/ GC', 'vip-AnT'))
+        assert gold > 1.2*pivot
+
+def test_intervals_hold_their_values(rows):
+    r = rows[rows.ci_low.notna()]
+    assert len(r) > 500 and (r.ci_low <= r.value + 1e-6).all() and (r.value <= r.ci_high + 1e-6).all()
+
+def test_best_on_test_is_never_below_chosen_on_validation(rows):
+    for dataset, group, metric in [('AudioCaps', 'text->audio', 'R@10'), ('ESC50', 'prompt', 'accuracy'), ('AudioSet', 'prompt', 'mAP')]:
+        for model in ('vip-AnT', '+AT w/ AC', '+AT w/ GC'):
+            assert score(rows, model, dataset, group, metric, 'paper')[0] >= score(rows, model, dataset, group, metric)[0] - 1e-9
+
+def test_tables_are_drawn_from_the_results(rows):
+    "Every number of ours in Table 3 is the mean over seeds of rows in results.csv; every row of the paper is there"
+    table = pd.read_csv(FIGURES/'table3_retrieval.csv')
+    assert set(table.model) == set(paper_table('table3_retrieval').model)
+    ours = table[table.ours.notna()]
+    assert len(ours) == 9*8 - 4      # nine models of ours, eight columns; the oracle has no Clotho
+    for r in ours.itertuples(): assert abs(score(rows, r.model, r.dataset, r.direction, r.metric)[0] - r.ours) < 1e-5
+
+def test_readme_shows_the_table(rows):
+    readme = (FIGURES.parents[1]/'README.md').read_text()
+    assert (FIGURES/'table3_retrieval.md').read_text().strip() in readme, 'make readme'
