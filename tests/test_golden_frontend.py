@@ -1,7 +1,7 @@
 """The front end and the encoder against numbers that the released code gave
 
-The arrays are outputs of the authors' own code, run once with its pinned versions on the sounds of golden_waves.py and on a
-small random CLIP image tower (tests/golden/tiny_clip_visual.npz).
+The arrays are outputs of the authors' own code, run once with its pinned versions on the sounds of golden_inputs.py and on a
+small random CLIP image tower.
 """
 import hashlib
 from pathlib import Path
@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from open_clip.transformer import QuickGELU, VisionTransformer
 
-from golden_waves import SAMPLE_RATE, pcm, wave
+from golden_inputs import SAMPLE_RATE, pcm, tiny_visual, wave
 from vipant.encoder import AudioEncoder, resize_positions
 from vipant.preprocessing import clip_log_mel, crop, crop_start, fbank, normalise, pad
 
@@ -45,7 +45,7 @@ def arrays(): return golden('encoder')
 
 @pytest.fixture(scope='module')
 def visual():
-    weights = {k.removeprefix('visual.'): torch.from_numpy(v) for k, v in golden('tiny_clip_visual').items()}
+    weights = {k: torch.from_numpy(v) for k, v in tiny_visual().items()}
     tower = VisionTransformer(224, 32, 128, layers=2, heads=2, mlp_ratio=4., output_dim=64, act_layer=QuickGELU)
     tower.load_state_dict(weights, strict=True)
     return tower.eval()
@@ -56,6 +56,10 @@ def sounds(): return torch.stack([fbank(wave(n), SAMPLE_RATE) for n in WAVES])[:
 @pytest.mark.parametrize('name, digest', [('w10', '2f7d2419a9f5fbec'), ('w4', 'd408cf0488f1e19a'), ('w12', '820d2c38e7b4ef75')])
 def test_sounds_are_the_authors_inputs_bit_by_bit(name, digest):
     assert hashlib.sha256(pcm(name).tobytes()).hexdigest()[:16] == digest
+
+def test_image_tower_is_the_authors_input_bit_by_bit():
+    weights = tiny_visual()
+    assert hashlib.sha256(b''.join(weights[k].tobytes() for k in sorted(weights))).hexdigest()[:16] == '5e57edde90fde53d'
 
 @pytest.mark.parametrize('name', WAVES)
 def test_evaluation_crop_is_in_the_middle(fbanks, name):

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['SpectrogramTransformer', 'load_ast', 'new_ast', 'ast_tagging', 'ast_tagging_scores', 'ast_fold', 'ast_scores',
-           'scored_pairs', 'tower_layers', 'tuned_counts', 'layer_series', 'artifacts']
+           'scored_pairs', 'tower_layers', 'tuned_counts', 'layer_series', 'unbalanced_pair', 'artifacts']
 
 # %% ../nbs/06b_supervised.ipynb #69d5b2e6
 import json
@@ -126,6 +126,11 @@ def layer_series(cfg:Profile) -> dict:
     "k -> training on the balanced set with the last k blocks tuned"
     return {k: tagging(cfg, 'balanced_train', k) for k in tuned_counts(tower_layers(cfg))}
 
+def unbalanced_pair(cfg:Profile) -> dict:
+    "Name -> training on the unbalanced set: all layers, and as many as the balanced set tunes"
+    k = cfg.audioset_balanced.tuned_layers
+    return {'all layers': tagging(cfg, 'unbalanced_train', None), f'the last {k} layers': tagging(cfg, 'unbalanced_train', k)}
+
 def artifacts(cfg:Profile) -> list:
     "What Figure 8 reads; none for other seeds than 0, which it does not show"
-    return [] if cfg.seed else list(layer_series(cfg).values())
+    return [] if cfg.seed else [*layer_series(cfg).values(), *unbalanced_pair(cfg).values()]

@@ -134,15 +134,15 @@ def _train_tagger(out, cfg, data, clip, norm, sounds, held, split, layers, init,
 
 # %% ../nbs/06a_tagging.ipynb #17c53856
 def train_tagger(out:Path, cfg:Profile, stage:Adam, encoder, batches, probes:dict, norm:tuple):
-    "Tune what may learn of `encoder`, and a new head; `probes`: name -> (sounds, targets (N, C)) that are scored after each epoch. scores.npz: target, and the first probe's scores (N, C) at the `last` and the `best` epoch"
+    "Tune what may learn of `encoder`, and a new head; `probes`: 'mAP', and 'train_mAP' where wanted -> (sounds, targets (N, C)) that are scored after each epoch. scores.npz: target, and the scores (N, C) at the `last` and the `best` epoch of the first, train_target and train_last of the other"
     torch.manual_seed(cfg.seed)
-    target = next(iter(probes.values()))[1]
+    target = probes['mAP'][1]
     loss = SupervisedLoss(ClassificationHead(encoder.sizes['output_dim'], target.shape[1], bias=False))
     def on_epoch(encoder, epoch):
         head, found = loss.head, {}
         for name, (sounds, targets) in probes.items():
             scores = head(embed_audio(encoder, sounds, norm).to(head.logit_scale.device)).cpu()
-            if not found and rank_world()[0] == 0: np.save(out/f'scores-{epoch:02d}.npy', scores.numpy().astype(np.float32))
+            if rank_world()[0] == 0: np.save(out/f'scores-{name}-{epoch:02d}.npy', scores.numpy().astype(np.float32))
             found[name] = mean_average_precision(scores, targets)
         return found
     params = [p for p in nn.ModuleList([encoder, loss]).parameters() if p.requires_grad]
@@ -151,7 +151,9 @@ def train_tagger(out:Path, cfg:Profile, stage:Adam, encoder, batches, probes:dic
         seed=cfg.seed, on_epoch=on_epoch, save=keep_last(loss.head, out), device=device())
     if rank_world()[0] > 0: return
     best = int(pd.read_csv(out/'metrics.csv').mAP.idxmax()) + 1
-    np.savez_compressed(out/'scores.npz', target=target, last=np.load(out/f'scores-{stage.epochs:02d}.npy'), best=np.load(out/f'scores-{best:02d}.npy'), best_epoch=best)
+    def of(probe, epoch): return np.load(out/f'scores-{probe}-{epoch:02d}.npy')
+    learnt = dict(train_target=probes['train_mAP'][1], train_last=of('train_mAP', stage.epochs)) if 'train_mAP' in probes else {}
+    np.savez_compressed(out/'scores.npz', target=target, last=of('mAP', stage.epochs), best=of('mAP', best), best_epoch=best, **learnt)
     for f in out.glob('scores-*.npy'): f.unlink()
 
 # %% ../nbs/06a_tagging.ipynb #4ada255c
