@@ -6,8 +6,8 @@
 __all__ = ['VERDICTS', 'CLAIM_TASKS', 'STARTS_BY_MODEL', 'RETRIEVED', 'T2A', 'A2T', 'RETRIEVAL', 'CLASSES', 'ZERO_SHOT', 'BARE',
            'PIVOT', 'RAND', 'CLIP', 'AC', 'FC', 'VC', 'RC', 'GL', 'GC', 'TRAINED', 'ALIKE', 'WIDELY', 'FIRST',
            'TO_AUDIO', 'UNSUPERVISED', 'SUPERVISED', 'GOLD_RETRIEVAL', 'HUMAN', 'FEW', 'GOLD', 'AST', 'APPENDIX',
-           'CLAIMS', 'Claim', 'Missing', 'judge', 'chance', 'Paper', 'drawn_map', 'va_hits', 'artifacts', 'Clips',
-           'marks', 'Measured', 'gaps', 'mean_gap', 'verdict', 'paper_verdict', 'verdicts']
+           'CLAIMS', 'Claim', 'Missing', 'judge', 'chance', 'Paper', 'va_hits', 'artifacts', 'Clips', 'marks',
+           'Measured', 'gaps', 'mean_gap', 'verdict', 'paper_verdict', 'verdicts']
 
 # %% ../nbs/17_claims.ipynb #cf9ff335
 import math, zlib
@@ -26,7 +26,7 @@ from .clip import pin_threads
 from .config import Profile
 from .data import clips
 from .encoder import load
-from .evaluation import retrieval, similarity, zero_shot_predictions
+from .evaluation import drawn_map, retrieval, similarity, zero_shot_predictions
 from .features import Store, frame_embeddings, load_norms, log_mels, norms
 from .pivotability import clip_categories, pivotability
 from .report import paper_table
@@ -103,21 +103,6 @@ class Paper:
 
     def gold_pairs(self): raise Missing('the paper shows the series as a picture alone')
     def classes(self, dataset): raise Missing('the paper shows the classes as a picture alone')
-
-# %% ../nbs/17_claims.ipynb #bccf4573
-def drawn_map(scores, targets, counts) -> np.ndarray:
-    "mAP (B,) of clips drawn `counts` (B, N) times, as `mean_average_precision` of the drawn rows; `scores`, `targets` (N, C)"
-    order, n = np.argsort(-scores, axis=0, kind='stable'), len(scores)
-    score, hit = np.take_along_axis(scores, order, 0), np.take_along_axis(targets, order, 0)
-    ends = np.vstack([score[1:] != score[:-1], np.ones((1, score.shape[1]), bool)])
-    last = np.minimum.accumulate(np.where(ends, np.arange(n)[:, None], n)[::-1], 0)[::-1]      # of its tie
-    def one(count):
-        weight = count[order]
-        hits = weight*hit
-        precision = hits.cumsum(0)/np.maximum(weight.cumsum(0), 1)
-        if not ends.all(): precision = np.take_along_axis(precision, last, 0)
-        return ((hits*precision).sum(0)/np.maximum(hits.sum(0), 1)).mean()
-    return np.array([one(c) for c in counts.astype(np.float32)])
 
 # %% ../nbs/17_claims.ipynb #799d8c31
 def va_hits(cfg:Profile, init:str) -> Artifact:

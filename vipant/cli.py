@@ -7,13 +7,14 @@ __all__ = ['COMMANDS', 'reproduce', 'run', 'status', 'released', 'rehearsal', 'r
 
 # %% ../nbs/13a_cli.ipynb #610ddb78
 import os, sys
+from pathlib import Path
 
 import yaml
 from fastcore.script import Param, anno_parser
 
 from .artifacts import made, put_aside
 from .config import figures_dir, profile as get_profile, runs_dir
-from .reproduce import JobFailed, check_parameters, closure, find_notebook, output_path, reproduce as run_all, wanted
+from .reproduce import check_parameters, closure, execute, find_notebook, output_path, reproduce as run_all, wanted
 
 # %% ../nbs/13a_cli.ipynb #9560dd3b
 def reproduce(profile:str='',   # smoke, mini or paper; empty: mini
@@ -32,17 +33,12 @@ def run(notebook:str,           # its name, such as 04_curation
         out:str='',             # where the executed notebook goes; empty: runs/<profile>/notebooks/
        ):
     "Execute a notebook with papermill"
-    from papermill.exceptions import PapermillExecutionError
-    from papermill.execute import execute_notebook
     path = find_notebook(notebook)
     params = {k: yaml.safe_load(v) for k, v in p or []}
     check_parameters(path, params)
     cfg = get_profile(str(params.get('profile', '')), override=str(params.get('override', '')))
-    to = out or output_path(cfg, path, params)
-    os.makedirs(os.path.dirname(to) or '.', exist_ok=True)
-    os.environ['VIPANT_PROFILE'] = cfg.name
-    try: execute_notebook(str(path), str(to), params, progress_bar=True, stdin_file=None)
-    except PapermillExecutionError as e: raise JobFailed(f'{e.ename}: {e.evalue} (notebook: {os.path.relpath(to)})') from None
+    to = Path(out) if out else output_path(cfg, path, params)
+    execute(cfg, path, to, params, progress_bar=True)
     print(os.path.relpath(to))
 
 # %% ../nbs/13a_cli.ipynb #ed02eea5

@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['similarity', 'ranks', 'retrieval_row', 'retrieval', 'va_retrieval', 'one_to_one', 'zero_shot_predictions',
-           'zero_shot', 'average_precisions', 'mean_average_precision', 'bootstrap', 'bootstrap_map', 'kfold']
+           'zero_shot', 'average_precisions', 'mean_average_precision', 'bootstrap', 'drawn_map', 'bootstrap_map',
+           'kfold']
 
 # %% ../nbs/05_evaluation.ipynb #36c1601f
 import numpy as np
@@ -141,16 +142,30 @@ def _rows_by_group(n, groups):
     if sizes.min() != sizes.max(): raise ValueError(f'groups of {sizes.min()} to {sizes.max()} values: expected all of one size')
     return clip.argsort(kind='stable').reshape(len(sizes), -1)
 
+# %% ../nbs/05_evaluation.ipynb #bccf4573
+def drawn_map(scores, targets, counts) -> np.ndarray:
+    "mAP (B,) of clips drawn `counts` (B, N) times, as `mean_average_precision` of the drawn rows; `scores`, `targets` (N, C)"
+    order, n = np.argsort(-scores, axis=0, kind='stable'), len(scores)
+    score, hit = np.take_along_axis(scores, order, 0), np.take_along_axis(targets, order, 0)
+    ends = np.vstack([score[1:] != score[:-1], np.ones((1, score.shape[1]), bool)])
+    last = np.minimum.accumulate(np.where(ends, np.arange(n)[:, None], n)[::-1], 0)[::-1]      # of its tie
+    def one(count):
+        weight = count[order]
+        hits = weight*hit
+        precision = hits.cumsum(0)/np.maximum(weight.cumsum(0), 1)
+        if not ends.all(): precision = np.take_along_axis(precision, last, 0)
+        return ((hits*precision).sum(0)/np.maximum(hits.sum(0), 1)).mean()
+    return np.array([one(c) for c in counts.astype(np.float32)])
+
 # %% ../nbs/05_evaluation.ipynb #f1772384
 def bootstrap_map(scores, targets, n=500, seed=0, level=.95):
     "Interval of `mean_average_precision` over `n` draws of the clips, centred on the value; `scores`, `targets` (N, C)"
-    scores, targets, draws = _embeddings(scores, 'scores'), torch.as_tensor(targets), []
-    def draw(i):
-        draws.append(mean_average_precision(scores[i], targets[i]))
-        return draws[-1]
-    low, high = bootstrap(np.arange(len(scores)), draw, n, seed, level)
-    shift = mean_average_precision(scores, targets) - float(np.mean(draws))
-    return low + shift, high + shift
+    scores, targets = _embeddings(scores, 'scores'), torch.as_tensor(targets)
+    rng, size = np.random.default_rng([seed, 5]), len(scores)
+    counts = np.stack([np.bincount(rng.integers(size, size=size), minlength=size) for _ in range(n)])
+    draws = drawn_map(scores.numpy(), targets.numpy(), counts)
+    low, high = np.quantile(draws, [(1 - level)/2, (1 + level)/2]) + mean_average_precision(scores, targets) - draws.mean()
+    return float(low), float(high)
 
 # %% ../nbs/05_evaluation.ipynb #9dcdb057
 def kfold(accuracies):

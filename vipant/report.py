@@ -26,15 +26,16 @@ def paper_table(name:str) -> pd.DataFrame:
     return pd.read_csv(folder/f'{name}.csv', keep_default_na=False, na_values=[''])
 
 # %% ../nbs/08_report.ipynb #91388357
-COLUMNS = ['profile', 'seed', 'protocol', 'model', 'dataset', 'group', 'metric', 'value', 'ci_low', 'ci_high', 'n', 'checkpoint', 'config', 'code']
+COLUMNS = ['profile', 'seed', 'part', 'protocol', 'model', 'dataset', 'group', 'metric', 'value', 'ci_low', 'ci_high', 'n', 'checkpoint', 'config', 'code']
 
 def read_results(cfg:Profile, seeds:int=1) -> pd.DataFrame:
     "The rows of the seeds 0 to `seeds`-1 from the profile's results.csv; no rows if it is not there or was made with other settings"
     path = results_path(cfg)
-    if not path.exists(): return pd.DataFrame(columns=COLUMNS)
+    none = pd.DataFrame(columns=COLUMNS)
+    if not path.exists(): return none
     rows = pd.read_csv(path, keep_default_na=False, na_values=[''])
-    whole = set(rows.config) == {cfg.digest()} and set(range(seeds)) <= set(rows.seed)
-    return rows[rows.seed < seeds] if whole else rows[:0]
+    whole = [*rows.columns] == COLUMNS and set(rows.config) == {cfg.digest()} and set(range(seeds)) <= set(rows.seed)
+    return rows[rows.seed < seeds] if whole else none
 
 def _place(cfg, name, suffix): return figures_dir(cfg)/f'{name}{cfg.suffix(type(cfg).model_fields)}.{suffix}'
 

@@ -4,19 +4,18 @@
 
 # %% auto #0
 __all__ = ['PARTS', 'Job', 'JobFailed', 'run_jobs', 'closure', 'Make', 'artifact_jobs', 'notebook_sources', 'parameters',
-           'find_notebook', 'check_parameters', 'output_path', 'run_notebook', 'notebook_done', 'paper_notebooks',
-           'notebook_jobs', 'scored', 'wanted', 'collect', 'results', 'merged', 'reproduce', 'Watch', 'record',
-           'unchanged']
+           'find_notebook', 'check_parameters', 'output_path', 'execute', 'run_notebook', 'RunNotebook',
+           'notebook_done', 'paper_notebooks', 'notebook_jobs', 'scored', 'wanted', 'collect', 'results', 'merged',
+           'reproduce', 'Watch', 'record', 'unchanged']
 
 # %% ../nbs/13_reproduce.ipynb #2a2af729
-import contextlib, hashlib, json, os, subprocess, sys, threading, time
-from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, ThreadPoolExecutor, wait
+import contextlib, hashlib, json, os, threading, time
+from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from dataclasses import dataclass, field
 from functools import cache
 from multiprocessing import get_context
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 import psutil
 from tqdm import tqdm
@@ -30,28 +29,26 @@ from .report import COLUMNS, read_results, results_path, write_results
 class Job:
     "`run()` when all jobs named in `needs` are done; `done()`: is it made already?"
     name: str
-    run: object
+    run: object                 # called in a worker process, so it must be one that can be pickled
     needs: list = field(default_factory=list)
     done: object = lambda: False
-    process: bool = True        # in a worker process (else in a thread, for a job that starts its own)
 
 class JobFailed(RuntimeError): "A job failed; the message says which, why, and where to look"
 
 # %% ../nbs/13_reproduce.ipynb #19e734de
-def run_jobs(jobs:list, workers:int, echo=tqdm.write) -> dict:
-    "Run `jobs` (name -> seconds; those already done are left out), `workers` at a time, those that most others wait for first. JobFailed at the end if any failed"
+def run_jobs(jobs:list, workers:int, echo=tqdm.write, pool=None) -> dict:
+    "Run `jobs` (name -> seconds; those already done are left out), `workers` at a time, those that most others wait for first. JobFailed at the end if any failed. `pool`: an executor, None for processes"
     by_name, weight = {j.name: j for j in jobs}, _followers(jobs)
     done = {j.name for j in jobs if j.done()}
     left, took, failed = [j for j in jobs if j.name not in done], {}, {}
     if not left: return took
-    processes = ProcessPoolExecutor(workers, mp_context=get_context('spawn'))
-    with ThreadPoolExecutor(workers) as threads, processes, tqdm(total=len(left), unit='job', smoothing=0) as bar:
+    with pool or ProcessPoolExecutor(workers, mp_context=get_context('spawn')) as pool, tqdm(total=len(left), unit='job', smoothing=0) as bar:
         live = {}
         while left or live:
             ready = sorted((j for j in left if set(j.needs) & by_name.keys() <= done), key=lambda j: -weight[j.name])
             for job in ready[:workers - len(live)]:
                 left.remove(job)
-                live[(processes if job.process else threads).submit(job.run)] = job, time.time()
+                live[pool.submit(job.run)] = job, time.time()
             if not live: break      # what is left waits for a job that failed
             bar.set_postfix_str(', '.join(j.name for j, _ in live.values()))
             for f in wait(live, return_when=FIRST_COMPLETED).done:
@@ -146,21 +143,32 @@ def _sha(path): return hashlib.sha256(Path(path).read_bytes()).hexdigest()
 def _figures(cfg, path): return {p.name: _sha(p) for p in sorted(figures_dir(cfg).glob(f'{path.stem}*'))}
 
 # %% ../nbs/13_reproduce.ipynb #96285fc2
-def run_notebook(cfg:Profile, path:Path, params:dict):
-    "Execute a notebook by papermill in a process of its own; JobFailed with the error, the notebook and the log"
-    out = output_path(cfg, path, params)
+def execute(cfg:Profile, path:Path, out:Path, params:dict, **kw):
+    "Execute a notebook by papermill into the file `out`, its kernel a process of its own; JobFailed with the error and the notebook. `kw`: of papermill"
+    from papermill.exceptions import PapermillExecutionError    # here, not above: its import takes seconds
+    from papermill.execute import execute_notebook
     out.parent.mkdir(parents=True, exist_ok=True)
-    log, state = out.with_suffix('.log'), _notebook_state(cfg, path, params)
-    command = [sys.executable, '-m', 'papermill', str(path), str(out), '-y', json.dumps(params), '--no-progress-bar', '--log-output']
-    with log.open('w') as f: code = subprocess.run(command, stdin=subprocess.DEVNULL, stdout=f, stderr=subprocess.STDOUT, env=os.environ | {'VIPANT_PROFILE': cfg.name}).returncode
-    if code: raise JobFailed(f'{_last_error(log.read_text())} (notebook: {_shown(out)}, log: {_shown(log)})')
+    os.environ['VIPANT_PROFILE'] = cfg.name     # the kernel's, whether or not the notebook has a parameter for it
+    try: execute_notebook(str(path), str(out), params, **kw)
+    except PapermillExecutionError as e: raise JobFailed(f'{e.ename}: {e.evalue} (notebook: {_shown(out)})') from None
+
+def run_notebook(cfg:Profile, path:Path, params:dict):
+    "Execute a notebook into `output_path`, and note from what state; what it prints goes to a log beside it"
+    out, state = output_path(cfg, path, params), _notebook_state(cfg, path, params)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    log = out.with_suffix('.log')
+    with log.open('w') as f:
+        try: execute(cfg, path, out, params, progress_bar=False, stdout_file=f, stderr_file=f)
+        except Exception as e: raise JobFailed(f'{e} (log: {_shown(log)})') from None
     out.with_suffix('.json').write_text(json.dumps(dict(state=state, figures=_figures(cfg, path))))
 
-def _last_error(text):
-    "The last line of a log that names an exception, else its last line"
-    lines = [l for l in text.splitlines() if l.strip()]
-    errors = [l for l in lines if ': ' in l and l.split(':')[0].split('.')[-1].endswith(('Error', 'Failed', 'Exception', 'Interrupt'))]
-    return (errors or lines or ['no output'])[-1]
+@dataclass(frozen=True)
+class RunNotebook:
+    "The job's work for a notebook, as `Make` is for an artifact"
+    cfg: Profile
+    path: Path
+    params: dict
+    def __call__(self): run_notebook(self.cfg, self.path, self.params)
 
 def notebook_done(cfg:Profile, path:Path, params:dict) -> bool:
     "Was the notebook executed from its present state, and are its tables and figures as it left them?"
@@ -177,7 +185,7 @@ def notebook_jobs(cfgs:list, override:str, only:str='') -> list:
     cfg, ours = cfgs[0], dict(profile=cfgs[0].name, seeds=len(cfgs), override=override)
     def job(path):
         params = {k: v for k, v in ours.items() if k in parameters(path) and v != ''}
-        return Job(path.stem, lambda: run_notebook(cfg, path, params), [], lambda: notebook_done(cfg, path, params), process=False)
+        return Job(path.stem, RunNotebook(cfg, path, params), [], lambda: notebook_done(cfg, path, params))
     named = [find_notebook(n) for n in only.split(',') if n]
     jobs = [job(p) for p in named or (find_notebook('04_curation'), *paper_notebooks())]
     for j in jobs:      # the index shows what the others have made
@@ -188,43 +196,41 @@ def notebook_jobs(cfgs:list, override:str, only:str='') -> list:
 PARTS = ('scores', 'supervision', 'ablations', 'pivotability', 'supervised')
 
 def scored(cfg:Profile, parts:tuple=PARTS) -> list:
-    "What results.csv holds, or some `parts` of it: pairs of a model's name and an artifact with rows.csv"
+    "What results.csv holds, or some `parts` of it: (part, a model's name, an artifact with rows.csv)"
     from vipant import ablations, pivotability, released_scores, scores, supervised, supervision
-    if cfg.released.weights == 'released': return [*released_scores.score_artifacts(cfg).items()]
-    makers = dict(scores=scores.score_artifacts, supervision=supervision.score_artifacts, ablations=ablations.score_artifacts, pivotability=pivotability.pivot_artifacts)
-    return [pair for p in parts for pair in (supervised.scored_pairs(cfg) if p == 'supervised' else makers[p](cfg).items())]
+    if cfg.released.weights == 'released': return [(PARTS[0], *pair) for pair in released_scores.score_artifacts(cfg).items()]
+    makers = scores.score_artifacts, supervision.score_artifacts, ablations.score_artifacts, pivotability.pivot_artifacts
+    found = {part: lambda make=make: make(cfg).items() for part, make in zip(PARTS, makers)} | dict(supervised=lambda: supervised.scored_pairs(cfg))
+    return [(part, *pair) for part in parts for pair in found[part]()]
 
 def wanted(cfg:Profile) -> list:
     "Every artifact of a run: what results.csv holds, and what the figures read besides"
     from vipant import claims, supervised, supervision
     besides = supervision.artifacts(cfg) + supervised.artifacts(cfg) + claims.artifacts(cfg) if cfg.released.weights == 'trained' else []
-    return [a for _, a in scored(cfg)] + besides
+    return [a for *_, a in scored(cfg)] + besides
 
 def collect(cfgs:list, parts:tuple=PARTS) -> pd.DataFrame:
     "The rows of all models of the `parts` for the profiles `cfgs`, which differ in their seeds; made now if they are not there"
     found = []
     for cfg in cfgs:
-        for model, artifact in scored(cfg, parts):
+        for part, model, artifact in scored(cfg, parts):
             rows = pd.read_csv(artifact.make()/'rows.csv')
-            found.append(rows.assign(profile=cfg.name, seed=cfg.seed, model=model, config=cfg.digest(), code=provenance(artifact.path)['code']))
+            found.append(rows.assign(part=part, profile=cfg.name, seed=cfg.seed, model=model, config=cfg.digest(), code=provenance(artifact.path)['code']))
     return pd.concat(found)[COLUMNS].reset_index(drop=True)
 
 # %% ../nbs/13_reproduce.ipynb #b0399451
 def results(name:str='', seeds:int=1, override:str='', *parts:str) -> pd.DataFrame:
     "The rows of the profile `name` for the seeds 0 to `seeds`-1, of all or some `parts` at least: from its results.csv, or made now, with whatever must be trained for them"
-    cfgs = [profile(name, seed, override) for seed in range(seeds)]
+    cfgs, parts = [profile(name, seed, override) for seed in range(seeds)], parts or PARTS
+    if cfgs[0].released.weights == 'released': parts = PARTS[:1]
     rows = read_results(cfgs[0], seeds)
-    wanted = {(c.seed, m) for c in cfgs for m, _ in scored(c, parts or PARTS)}
-    if wanted <= set(zip(rows.seed, rows.model)): return rows
-    return write_results(cfgs[0], merged(rows, collect(cfgs, parts or PARTS), [(c.seed, m) for c in cfgs for m, _ in scored(c)]))
+    return rows if set(parts) <= set(rows.part) else write_results(cfgs[0], merged(rows, collect(cfgs, parts)))
 
-def merged(old:pd.DataFrame, new:pd.DataFrame, order:list) -> pd.DataFrame:
-    "`new`, and what `old` says of other pairs of seed and model, in the `order` of these"
-    def pairs(rows): return list(zip(rows.seed, rows.model))
-    kept = old[[p not in set(pairs(new)) for p in pairs(old)]]
+def merged(old:pd.DataFrame, new:pd.DataFrame) -> pd.DataFrame:
+    "`new`, and the other parts of `old`, in the order of a whole run"
+    kept = old[~old.part.isin(set(new.part))]
     rows = pd.concat([kept, new]) if len(kept) else new
-    place = {p: k for k, p in enumerate(dict.fromkeys(order))}
-    return rows.iloc[np.argsort([place.get(p, len(place)) for p in pairs(rows)], kind='stable')].reset_index(drop=True)
+    return rows.sort_values(['seed', 'part'], key=lambda c: c.map(PARTS.index) if c.name == 'part' else c, kind='stable', ignore_index=True)
 
 # %% ../nbs/13_reproduce.ipynb #55e07705
 def reproduce(name:str='', seeds:int=1, override:str='', workers:int=0, only:str='') -> float:
