@@ -1,10 +1,10 @@
 "Broken input: counted and listed, or one clear line; never replaced, nothing half-written"
-import json, os, shutil
+import json, shutil
 
 import pytest
 
 from vipant.artifacts import raw_data
-from vipant.config import profile, runs_dir
+from vipant.config import profile
 from vipant.features import Store, frame_embeddings, log_mels
 
 @pytest.fixture(scope='module')
@@ -20,7 +20,6 @@ def broken(whole, tmp_path, monkeypatch):
 
 def test_unreadable_sound_is_listed_and_left_out(broken):
     root, cfg = broken
-    sounds = sorted((root/'audioset'/'audio').iterdir())
     artifact = log_mels(cfg('data.max_unreadable=.2'), 'audioset', 'balanced_train')
     store_ids = {row for row in (root/'audioset'/'balanced_train_segments.csv').read_text().splitlines() if not row.startswith('#')}
     ids = [f'{r.split(", ")[0]}_{float(r.split(", ")[1]):.3f}' for r in sorted(store_ids)]

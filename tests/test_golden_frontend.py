@@ -14,7 +14,7 @@ from open_clip.transformer import QuickGELU, VisionTransformer
 
 from golden_inputs import SAMPLE_RATE, pcm, tiny_visual, wave
 from vipant.encoder import AudioEncoder, resize_positions
-from vipant.preprocessing import clip_log_mel, crop, crop_start, fbank, normalise, pad
+from vipant.preprocessing import clip_log_mel, crop, crop_start, fbank, normalise
 
 WAVES = ('w10', 'w4', 'w12')
 CROP = 160800   # samples: 10.05 s at 16 kHz

@@ -4,7 +4,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 
 from vipant.evaluation import (average_precisions, bootstrap, bootstrap_map, kfold, mean_average_precision, one_to_one, retrieval,
                                va_retrieval, zero_shot, zero_shot_predictions)

@@ -48,6 +48,15 @@ def test_tables_are_drawn_from_the_results(rows):
     assert len(ours) == 9*8 - 4      # nine models of ours, eight columns; the oracle has no Clotho
     for r in ours.itertuples(): assert abs(score(rows, r.model, r.dataset, r.direction, r.metric)[0] - r.ours) < 1e-5
 
-def test_readme_shows_the_table(rows):
+def test_every_notebook_of_the_paper_has_left_its_results():
+    made = {f.stem for f in FIGURES.iterdir()}
+    for notebook in sorted((FIGURES.parents[1]/'nbs'/'paper').glob('*.ipynb')):
+        assert any(name.startswith(notebook.stem) for name in made), f'{notebook.stem}: SEEDS=3 make reproduce'
+
+def test_pictures_are_small():
+    for f in FIGURES.iterdir():
+        if f.suffix in ('.png', '.svg'): assert f.stat().st_size < 300_000, f.name
+
+def test_readme_shows_what_was_made(rows):
     readme = (FIGURES.parents[1]/'README.md').read_text()
-    assert (FIGURES/'table3_retrieval.md').read_text().strip() in readme, 'make readme'
+    for name in ('table3_retrieval', 'results_index', 'claims_short'): assert (FIGURES/f'{name}.md').read_text().strip() in readme, f'{name}: make readme'

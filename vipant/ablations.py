@@ -6,7 +6,6 @@
 __all__ = ['ABLATIONS', 'ablated', 'score_artifacts']
 
 # %% ../nbs/05b_ablations.ipynb #e17de265
-from .artifacts import Artifact
 from .config import Profile, profile
 from .scores import scores, trained
 

@@ -21,7 +21,7 @@ import torch
 from fastcore.basics import patch
 
 from .artifacts import Artifact, raw_data
-from .classification import SETS, supervised
+from .classification import SETS, evenly, supervised
 from .clip import pin_threads
 from .config import Profile
 from .data import clips
@@ -207,7 +207,7 @@ def _supervised_marks(one, model, dataset, metric):
     key, init = dataset.lower(), STARTS_BY_MODEL[model]
     folds = [np.load(one.ready(supervised(one.cfg, key, init, k))/'predictions.npz') for k in range(1, SETS[key]['folds'] + 1)]
     right = [(f['predicted'] == f['target']).mean(0) if metric == 'accuracy over epochs' else f['predicted'][-1] == f['target'] for f in folds]
-    return np.concatenate([r/len(r) for r in right])*sum(map(len, right))/len(right)
+    return evenly(right)
 
 def _pivot_marks(one, model, group, metric):
     k = int(metric.split('@')[1])

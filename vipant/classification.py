@@ -4,11 +4,11 @@
 
 # %% auto #0
 __all__ = ['SETS', 'STARTS', 'check_dataset', 'given_data', 'input_frames', 'targets_folds', 'ClassificationHead',
-           'SupervisedLoss', 'start_encoder', 'part', 'keep_last', 'mask_of_length', 'train_classifier', 'supervised',
-           'fold_rows', 'supervised_scores']
+           'SupervisedLoss', 'start_inputs', 'start_encoder', 'part', 'keep_last', 'mask_of_length', 'train_classifier',
+           'supervised', 'evenly', 'fold_rows', 'supervised_scores']
 
 # %% ../nbs/06_classification.ipynb #cc700d5a
-import json, math
+import math
 from pathlib import Path
 
 import numpy as np
@@ -88,9 +88,13 @@ class SupervisedLoss(nn.Module):
     def forward(self, encoder, batch): return self.loss(gather(encoder(batch['audio'])), gather(batch['label']))
 
 # %% ../nbs/06_classification.ipynb #54268fc4
-def start_encoder(cfg:Profile, init:str, clip:Path, start:Path|None, n_frames:int) -> AudioEncoder:
-    "The encoder from one of `STARTS`, for inputs of `n_frames`; ValueError for an unknown start"
+def start_inputs(cfg:Profile, init:str) -> dict:
+    "The artifacts that one of `STARTS` is made of, by the names that `start_encoder` has for them; ValueError for an unknown start"
     if init not in STARTS: raise ValueError(f'start {init!r} is not known: use one of {", ".join(STARTS)}')
+    return dict(clip=clip_artifact(cfg)) if init == 'clip' else dict(start=va(cfg)) if init == 'va' else {}
+
+def start_encoder(cfg:Profile, init:str, n_frames:int, clip:Path=None, start:Path=None) -> AudioEncoder:
+    "The encoder from one of `STARTS`, for inputs of `n_frames`"
     encoder = load(checkpoint(start)) if init == 'va' else new_encoder(cfg, clip, init)
     return encoder if encoder.sizes['n_frames'] == n_frames else encoder.resized(n_frames)
 
@@ -136,35 +140,39 @@ def train_classifier(out:Path, cfg:Profile, stage, encoder, sounds:Store, norm:t
 def supervised(cfg:Profile, dataset:str, init:str, fold:int, data:Given=None) -> Artifact:
     "The classifier of a fold's complement; `data`: another folder than the profile's raw data"
     recipe, n_frames = SETS[check_dataset(dataset)]['recipe'], input_frames(cfg, dataset, data)
-    inputs = dict(data=data or raw_data(cfg), clip=clip_artifact(cfg), norm=norms(cfg), sounds=log_mels(cfg, dataset, 'all', n_frames, data))
-    if init == 'va': inputs['start'] = va(cfg)
+    inputs = dict(data=data or raw_data(cfg), norm=norms(cfg), sounds=log_mels(cfg, dataset, 'all', n_frames, data)) | start_inputs(cfg, init)
     return Artifact(cfg, f'supervised-{dataset}-{init}-fold{fold}', _train_fold, reads=('fbank', 'encoder', recipe), inputs=inputs,
                     args=dict(dataset=dataset, init=init, fold=fold), seeded=True, resumes=True)
 
-def _train_fold(out, cfg, data, clip, norm, sounds, dataset, init, fold, start=None):
+def _train_fold(out, cfg, data, norm, sounds, dataset, init, fold, **start):
     pin_threads(cfg)
     store = Store.open(sounds)
     target, folds = targets_folds(data, dataset, store.ids)
-    encoder = start_encoder(cfg, init, clip, start, store.x.shape[1])
+    encoder = start_encoder(cfg, init, store.x.shape[1], **start)
     train_classifier(out, mask_of_length(cfg, store.x.shape[1]), getattr(cfg, SETS[dataset]['recipe']), encoder, store, load_norms(norm), target,
                      np.flatnonzero(folds != fold), np.flatnonzero(folds == fold), len(label_map(data, dataset)))
 
 # %% ../nbs/06_classification.ipynb #0636dbb7
+def evenly(folds:list) -> np.ndarray:
+    "The marks (N,) of all `folds`, weighted so that their mean is the mean over folds"
+    return np.concatenate([r/len(r) for r in folds])*sum(map(len, folds))/len(folds)
+
 def fold_rows(folds:list, names:list, n_bootstrap=1000) -> list:
-    "Rows under both protocols of the `folds`, a (target (N,), predicted (epochs, N)) each: accuracy (mean over folds), its deviation, each fold's and each class's own"
-    right = [np.asarray(p) == np.asarray(t) for t, p in folds]
+    "Rows under both protocols, and what the paper's adds, of the `folds`, a (target (N,), predicted (epochs, N)) each: accuracy (mean over folds), its deviation, each fold's and each class's own"
+    right = [(np.asarray(p) == np.asarray(t)).astype(float) for t, p in folds]
     found, target, rows = kfold([r.mean(1) for r in right]), np.concatenate([t for t, _ in folds]), []
     for protocol, k in found.items():
         last, common = [r[k['epoch']] for r in right], dict(protocol=protocol, checkpoint=k['epoch'] + 1)
-        even = np.concatenate([r/len(r) for r in last])*len(target)/len(folds)  # its mean is the mean over folds
-        low, high = bootstrap(even, n=n_bootstrap, seed=0)
+        low, high = bootstrap(evenly(last), n=n_bootstrap, seed=0)
         rows.append(dict(group='supervised', metric='accuracy', value=k['mean'], ci_low=low, ci_high=high, n=len(target), **common))
         rows.append(dict(group='supervised', metric='fold sd', value=k['std'], n=len(folds), **common))
         rows += [dict(group=f'supervised: fold {i}', metric='fold accuracy', value=r.mean(), n=len(r), **common) for i, r in enumerate(last, 1)]
         hits = np.concatenate(last)
         rows += [dict(group=f'supervised: {name}', metric='class accuracy', value=hits[target == c].mean(), n=int((target == c).sum()), **common)
                  for c, name in enumerate(names) if (target == c).any()]
-    return rows
+    gain = evenly([r[found['paper']['epoch']] - r[found['honest']['epoch']] for r in right])
+    low, high = bootstrap(gain, n=n_bootstrap, seed=0)
+    return rows + [dict(group='supervised', metric='accuracy', value=gain.mean(), ci_low=low, ci_high=high, n=len(target), protocol='difference', checkpoint=found['paper']['epoch'] + 1)]
 
 # %% ../nbs/06_classification.ipynb #3199b875
 def supervised_scores(cfg:Profile, dataset:str, init:str, data:Given=None) -> Artifact:

@@ -7,7 +7,7 @@ __all__ = ['device', 'pin_threads', 'FrozenClip', 'build_clip', 'augment', 'trai
            'load_clip']
 
 # %% ../nbs/01a_clip.ipynb #847744d8
-import json, math, os
+import math
 from pathlib import Path
 
 import numpy as np

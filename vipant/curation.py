@@ -6,7 +6,7 @@
 __all__ = ['SOURCES', 'check_source', 'candidate_captions', 'mine', 'union', 'pairs', 'gold_pairs']
 
 # %% ../nbs/04_curation.ipynb #ac998679
-import csv, json
+import json
 from pathlib import Path
 
 import numpy as np

@@ -158,13 +158,16 @@ def drawn_map(scores, targets, counts) -> np.ndarray:
     return np.array([one(c) for c in counts.astype(np.float32)])
 
 # %% ../nbs/05_evaluation.ipynb #f1772384
-def bootstrap_map(scores, targets, n=500, seed=0, level=.95):
-    "Interval of `mean_average_precision` over `n` draws of the clips, centred on the value; `scores`, `targets` (N, C)"
+def bootstrap_map(scores, targets, n=500, seed=0, level=.95, less=None):
+    "Interval of `mean_average_precision` over `n` draws of the clips, centred on the value; `scores`, `targets` (N, C). `less`: other scores, for the interval of the difference"
     scores, targets = _embeddings(scores, 'scores'), torch.as_tensor(targets)
     rng, size = np.random.default_rng([seed, 5]), len(scores)
     counts = np.stack([np.bincount(rng.integers(size, size=size), minlength=size) for _ in range(n)])
-    draws = drawn_map(scores.numpy(), targets.numpy(), counts)
-    low, high = np.quantile(draws, [(1 - level)/2, (1 + level)/2]) + mean_average_precision(scores, targets) - draws.mean()
+    value, draws = mean_average_precision(scores, targets), drawn_map(scores.numpy(), targets.numpy(), counts)
+    if less is not None:
+        less = _embeddings(less, 'less')
+        value, draws = value - mean_average_precision(less, targets), draws - drawn_map(less.numpy(), targets.numpy(), counts)
+    low, high = np.quantile(draws, [(1 - level)/2, (1 + level)/2]) + value - draws.mean()
     return float(low), float(high)
 
 # %% ../nbs/05_evaluation.ipynb #9dcdb057

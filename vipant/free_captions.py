@@ -6,7 +6,7 @@
 __all__ = ['word_tokenizer', 'train_language_model', 'free_captions', 'language_model', 'free_caption_set']
 
 # %% ../nbs/04a_free_captions.ipynb #f2da016b
-import json, logging
+import json
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +21,7 @@ from .data import read_coco_captions, read_corpus
 # %% ../nbs/04a_free_captions.ipynb #204e0add
 def word_tokenizer(lines:list):
     "A `transformers` tokenizer of the words of `lines`, with the line's end as a token of its own"
-    from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
+    from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
     from transformers import PreTrainedTokenizerFast
     tok = Tokenizer(models.WordLevel(unk_token='<unk>'))
     tok.normalizer = normalizers.Lowercase()

@@ -8,7 +8,6 @@ __all__ = ['Listener']
 # %% ../nbs/09_listen.ipynb #1fae0ee3
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 import torch
 

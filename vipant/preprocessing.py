@@ -91,6 +91,13 @@ def normalise(x, mean=-4.93839311, std=5.75751113) -> torch.Tensor:
     return (x - mean)/std
 
 # %% ../nbs/01_preprocessing.ipynb #0b220436
+def _cover(x, axis:int, most:int):
+    "Set a random stretch of `x` along `axis` to 0, in place, less than `most` wide"
+    if most < 1: return
+    width = torch.rand(1)*most
+    start = torch.rand(1)*(x.shape[axis] - width)
+    x.narrow(axis, int(start), int(width)).zero_()
+
 def spec_augment(x, freq_mask=32, time_mask=200) -> torch.Tensor:
     """`x` (T, F) with one random band of bins and one random stretch of frames set to 0, frequency first
 
@@ -99,8 +106,10 @@ def spec_augment(x, freq_mask=32, time_mask=200) -> torch.Tensor:
     """
     for what, mask, size in (('freq_mask', freq_mask, x.shape[1]), ('time_mask', time_mask, x.shape[0])):
         if mask > size: raise ValueError(f'{what}={mask} for an FBANK {tuple(x.shape)}: expected at most {size}')
-    x = torchaudio.transforms.FrequencyMasking(freq_mask)(x.T)
-    return torchaudio.transforms.TimeMasking(time_mask)(x).T
+    x = x.clone()
+    _cover(x, 1, freq_mask)
+    _cover(x, 0, time_mask)
+    return x
 
 # %% ../nbs/01_preprocessing.ipynb #820da342
 def fbank(waveform, sample_rate:int, n_frames=1000, train=False, *, n_mels=128, frame_shift=10., mean=-4.93839311,

@@ -18,7 +18,6 @@ import torch
 from PIL import Image
 from safetensors import safe_open
 
-from .artifacts import Artifact
 from .config import Profile, profile, runs_dir
 from .data import ESC50_META, audioset_segments, csv_rows
 from .hub import mp4s_to_clips

@@ -6,8 +6,7 @@
 __all__ = ['CHOSEN', 'released_training', 'score_artifacts']
 
 # %% ../nbs/14b_released_scores.ipynb #5aa17ff7
-import json, shutil
-from pathlib import Path
+import json
 
 from .artifacts import Artifact
 from .config import Profile

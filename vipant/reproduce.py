@@ -40,6 +40,7 @@ def run_jobs(jobs:list, workers:int, echo=tqdm.write, pool=None) -> dict:
     "Run `jobs` (name -> seconds; those already done are left out), `workers` at a time, those that most others wait for first. JobFailed at the end if any failed. `pool`: an executor, None for processes"
     by_name, weight = {j.name: j for j in jobs}, _followers(jobs)
     done = {j.name for j in jobs if j.done()}
+    while stale := {j.name for j in jobs if j.name in done and not set(j.needs) & by_name.keys() <= done}: done -= stale    # what they need is made anew
     left, took, failed = [j for j in jobs if j.name not in done], {}, {}
     if not left: return took
     with pool or ProcessPoolExecutor(workers, mp_context=get_context('spawn')) as pool, tqdm(total=len(left), unit='job', smoothing=0) as bar:

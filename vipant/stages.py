@@ -12,11 +12,10 @@ from pathlib import Path
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import nn
 
 from .artifacts import Artifact, raw_data
-from .clip import clip_artifact, device, load_clip, pin_threads
+from .clip import build_clip, clip_artifact, device, load_clip, pin_threads
 from .config import Contrast, Profile
 from .data import clips
 from .encoder import AudioEncoder, load, randomise
@@ -26,9 +25,9 @@ from .preprocessing import spec_augment
 from .training import LARS, ContrastiveLoss, fit, lars_groups, lr_factor, rank_world, select_epoch
 
 # %% ../nbs/03a_stages.ipynb #651048df
-def new_encoder(cfg:Profile, clip_folder:Path, init='clip') -> AudioEncoder:
-    "An untrained audio encoder, from CLIP's image tower (init='clip') or with random weights (init='rand', the paper's VA-Rand)"
-    visual = load_clip(cfg, clip_folder).model.visual.cpu().requires_grad_(True)
+def new_encoder(cfg:Profile, clip_folder:Path=None, init='clip') -> AudioEncoder:
+    "An untrained audio encoder, from CLIP's image tower (init='clip') or of its sizes with random weights (init='rand', the paper's VA-Rand; needs no `clip_folder`)"
+    visual = (load_clip(cfg, clip_folder).model if init == 'clip' else build_clip(cfg)[0]).visual.cpu().requires_grad_(True)
     encoder = AudioEncoder.from_visual(visual, cfg.fbank.n_frames, cfg.fbank.n_mels, cfg.encoder.stride, cfg.encoder.channels)
     return encoder if init == 'clip' else randomise(encoder, cfg.seed)
 

@@ -33,15 +33,15 @@ LETTERS = 'ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_'
 
 @dataclass(frozen=True)
 class Clip:
-    "A clip of AudioSet: `start` in seconds."
-    ytid: str; start: int; scene: object
+    "A clip of AudioSet: `start` and `length` in AudioSet's seconds."
+    ytid: str; start: int; length: float; scene: object
 
     @property
     def id(self): return f'{self.ytid}_{self.start:.3f}'
 
     def media(self, seconds):
-        "Its sound and its four frames."
-        return Media(self.scene, f'audioset/audio/{self.id}.wav', seconds, tuple(f'audioset/frames/{self.id}_{i}.jpg' for i in range(4)))
+        "Its sound and its four frames; `seconds` stand for AudioSet's ten."
+        return Media(self.scene, f'audioset/audio/{self.id}.wav', seconds*self.length/10, tuple(f'audioset/frames/{self.id}_{i}.jpg' for i in range(4)))
 
 def draw_clips(world, name, n, even=False):
     "`n` clips in the order of their ids; `even`: each class is in as many of them."
@@ -49,7 +49,9 @@ def draw_clips(world, name, n, even=False):
     for i in range(n):
         rng = stream(world, name, i)
         ytid = ''.join(LETTERS[j] for j in [rng.integers(62), *rng.integers(64, size=10)])        # never '-' in front
-        clips.append(Clip(ytid, 10*int(rng.integers(60)), draw_scene(rng, include=i % len(KINDS) if even else None)))
+        start, scene = 10*int(rng.integers(60)), draw_scene(rng, include=i % len(KINDS) if even else None)
+        length = round(rng.uniform(3, 10), 1) if rng.random() < world.short_share else 10.
+        clips.append(Clip(ytid, start, length, scene))
     return sorted(clips, key=lambda c: c.id)
 
 # %% ../nbs/00_world.ipynb #30321aff
@@ -74,7 +76,7 @@ def write_segments(path, clips):
     label_sets = [sorted({label_mid(n) for e in c.scene.events for n in KINDS[e.kind].labels}) for c in clips]
     head = ['# Segments csv of the miniature world', f'# num_ytids={len(clips)}, num_segs={len(clips)}, num_unique_labels={len(set(sum(label_sets, [])))}, '
             f'num_positive_labels={sum(map(len, label_sets))}', '# YTID, start_seconds, end_seconds, positive_labels']
-    rows = [f'{c.ytid}, {c.start:.3f}, {c.start + 10:.3f}, "{",".join(mids)}"' for c, mids in zip(clips, label_sets)]
+    rows = [f'{c.ytid}, {c.start:.3f}, {c.start + c.length:.3f}, "{",".join(mids)}"' for c, mids in zip(clips, label_sets)]
     path.write_text('\n'.join([*head, *rows, '']))
 
 # %% ../nbs/00_world.ipynb #49f99847
