@@ -175,22 +175,23 @@ def task_artifacts(cfg:Profile) -> dict:
     "What every scoring reads: data, norms, texts, and the sounds of each task"
     return dict(data=raw_data(cfg), norm=norms(cfg), texts=task_texts(cfg)) | {name: _sounds(cfg, name) for name in SOUNDS}
 
-def scores(cfg:Profile, training:Artifact) -> Artifact:
-    "rows.csv: the scores of a training under both protocols, and their `difference`; TASK.npy: the audio embeddings of the honest checkpoint"
-    return Artifact(cfg, f'scores-{training.stem}', _score, reads=('evaluation', 'fbank'), inputs=task_artifacts(cfg) | dict(training=training), seeded=True)
+def scores(cfg:Profile, training:Artifact, both=True) -> Artifact:
+    "rows.csv: the scores of a training under both protocols, and their `difference`, or under the honest one alone; TASK.npy: the audio embeddings of the honest checkpoint"
+    return Artifact(cfg, f'scores-{training.stem}', _score, reads=('evaluation', 'fbank'), inputs=task_artifacts(cfg) | dict(training=training), args=dict(both=both), seeded=True)
 
-def _score(out, cfg, data, norm, texts, training, **sounds):
+def _score(out, cfg, data, norm, texts, training, both, **sounds):
     pin_threads(cfg)
     tasks, honest = Tasks(cfg, data, texts, norm, sounds), json.loads((training/'selected.json').read_text())['epoch']
-    epochs = sorted(int(f.stem.removeprefix('epoch-')) for f in training.glob('epoch-*.safetensors'))
+    epochs = sorted(int(f.stem.removeprefix('epoch-')) for f in training.glob('epoch-*.safetensors')) if both else [honest]
     best = {name: (-np.inf, None, None) for name in SOUNDS}
     for epoch in epochs:
         audio = tasks.embed(load(checkpoint(training, epoch)))
         if epoch == honest: chosen = audio
         for name in SOUNDS: best[name] = max(best[name], (tasks.lead(name, audio[name]), -epoch, audio[name]), key=lambda b: b[:1] + (b[1] or -np.inf,))
     rows = [dict(r, protocol='honest', checkpoint=honest) for name in SOUNDS for r in tasks.rows(name, chosen[name])]
-    rows += [dict(r, protocol='paper', checkpoint=-e) for name, (_, e, audio) in best.items() for r in tasks.rows(name, audio)]
-    rows += [dict(r, protocol='difference', checkpoint=-e) for name, (_, e, audio) in best.items() for r in tasks.gains(name, chosen[name], audio)]
+    for name, (_, e, audio) in best.items() if both else ():
+        rows += [dict(r, protocol='paper', checkpoint=-e) for r in tasks.rows(name, audio)]
+        rows += [dict(r, protocol='difference', checkpoint=-e) for r in tasks.gains(name, chosen[name], audio)]
     for name, audio in chosen.items(): np.save(out/f'{name}.npy', audio.numpy())
     pd.DataFrame(rows).to_csv(out/'rows.csv', index=False)
 
