@@ -23,7 +23,7 @@ reproduce: setup
 	vipant reproduce --profile $(PROFILE) --seeds $(SEEDS)
 test: setup
 	VIPANT_PROFILE=smoke timeout 1800 nbdev_test --timing
-	$(PY) -m pytest -q
+	timeout 1800 $(PY) -m pytest -q
 readme: setup
 	$(PY) -c 'from vipant.report import fill_readme; fill_readme()'
 lab: setup
