@@ -151,7 +151,7 @@ def execute(cfg:Profile, path:Path, out:Path, params:dict, **kw):
     out.parent.mkdir(parents=True, exist_ok=True)
     os.environ['VIPANT_PROFILE'] = cfg.name     # the kernel's, whether or not the notebook has a parameter for it
     try: execute_notebook(str(path), str(out), params, **kw)
-    except PapermillExecutionError as e: raise JobFailed(f'{e.ename}: {e.evalue} (notebook: {_shown(out)})') from None
+    except PapermillExecutionError as e: raise JobFailed(f'{" ".join(f"{e.ename}: {e.evalue}".split())} (notebook: {_shown(out)})') from None     # one line
 
 def run_notebook(cfg:Profile, path:Path, params:dict):
     "Execute a notebook into `output_path`, and note from what state; what it prints goes to a log beside it"
@@ -200,14 +200,14 @@ def scored(cfg:Profile, parts:tuple=PARTS) -> list:
     "What results.csv holds, or some `parts` of it: (part, a model's name, an artifact with rows.csv)"
     from vipant import ablations, pivotability, released_scores, scores, supervised, supervision
     if cfg.released.weights == 'released': return [(PARTS[0], *pair) for pair in released_scores.score_artifacts(cfg).items()]
-    makers = scores.score_artifacts, supervision.score_artifacts, ablations.score_artifacts, pivotability.pivot_artifacts
-    found = {part: lambda make=make: make(cfg).items() for part, make in zip(PARTS, makers)} | dict(supervised=lambda: supervised.scored_pairs(cfg))
-    return [(part, *pair) for part in parts for pair in found[part]()]
+    makers = dict(scores=scores.score_artifacts, supervision=supervision.score_artifacts, ablations=ablations.score_artifacts, pivotability=pivotability.pivot_artifacts)
+    def pairs(part): return supervised.scored_pairs(cfg) if part == 'supervised' else makers[part](cfg).items()
+    return [(part, *pair) for part in parts for pair in pairs(part)]
 
 def wanted(cfg:Profile) -> list:
     "Every artifact of a run: what results.csv holds, and what the figures read besides"
-    from vipant import claims, supervised, supervision
-    besides = supervision.artifacts(cfg) + supervised.artifacts(cfg) + claims.artifacts(cfg) if cfg.released.weights == 'trained' else []
+    from vipant import measured, supervised, supervision
+    besides = supervision.artifacts(cfg) + supervised.artifacts(cfg) + measured.artifacts(cfg) if cfg.released.weights == 'trained' else []
     return [a for *_, a in scored(cfg)] + besides
 
 def collect(cfgs:list, parts:tuple=PARTS) -> pd.DataFrame:

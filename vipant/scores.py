@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['MODELS', 'SOUNDS', 'DIRECTIONS', 'LEADING', 'at_source', 'trained', 'task_texts', 'marked_rows', 'retrieval_marks',
-           'retrieval_rows', 'accuracy_marks', 'accuracy_rows', 'map_rows', 'map_gain', 'Tasks', 'class_targets',
+           'retrieval_rows', 'accuracy_marks', 'accuracy_rows', 'map_rows', 'map_gain', 'class_targets', 'Tasks',
            'task_artifacts', 'scores', 'oracle', 'score_artifacts']
 
 # %% ../nbs/05a_scores.ipynb #4c7ff16e
@@ -88,19 +88,20 @@ def retrieval_rows(cfg:Profile, audio:torch.Tensor, text:torch.Tensor) -> list:
     return marked_rows(cfg, retrieval_marks(audio, text)) + ranks
 
 # %% ../nbs/05a_scores.ipynb #6ce050d6
-def accuracy_marks(cfg:Profile, audio, text, target, group:str) -> dict:
-    "(group, accuracy) -> is each clip given its own class? (N,)"
-    return {(group, 'accuracy'): (zero_shot_predictions(audio, text, cosine=cfg.evaluation.cosine) == target).numpy().astype(float)}
+def accuracy_marks(cfg:Profile, audio, text, target) -> np.ndarray:
+    "Is each clip given its own class? Ones and zeros (N,)"
+    return (zero_shot_predictions(audio, text, cosine=cfg.evaluation.cosine) == target).numpy().astype(float)
 
 def accuracy_rows(cfg:Profile, audio, text, target, names:list, group:str) -> list:
     "Zero-shot accuracy with its interval, and each class's own; `group`: prompt or bare"
-    marks = accuracy_marks(cfg, audio, text, target, group)
-    rows, right = marked_rows(cfg, marks), marks[group, 'accuracy']
+    right = accuracy_marks(cfg, audio, text, target)
+    rows = marked_rows(cfg, {(group, 'accuracy'): right})
     for k, name in enumerate(names):
         mine = right[target.numpy() == k]
         if len(mine): rows.append(dict(group=f'{group}: {name}', metric='class accuracy', value=mine.mean(), n=len(mine)))
     return rows
 
+# %% ../nbs/05a_scores.ipynb #26b8c634
 def map_rows(cfg:Profile, audio, text, target, names:list, group:str) -> list:
     "Zero-shot mAP by cosine with its interval, and each class's average precision"
     scores = similarity(audio, text)
@@ -109,7 +110,6 @@ def map_rows(cfg:Profile, audio, text, target, names:list, group:str) -> list:
     rows = [dict(group=group, metric='mAP', value=float(each.mean()), ci_low=low, ci_high=high, n=len(target))]
     return rows + [dict(group=f'{group}: {name}', metric='class AP', value=float(ap), n=int(n)) for name, ap, n in zip(names, each, target.sum(0)) if n]
 
-# %% ../nbs/05a_scores.ipynb #13aec371
 def map_gain(cfg:Profile, honest, paper, text, target, group:str) -> dict:
     "What the embeddings `paper` have in mAP above `honest`, with the interval over the same clips"
     before, after = similarity(honest, text), similarity(paper, text)
@@ -117,9 +117,21 @@ def map_gain(cfg:Profile, honest, paper, text, target, group:str) -> dict:
     value = mean_average_precision(after, target) - mean_average_precision(before, target)
     return dict(group=group, metric='mAP', value=value, ci_low=low, ci_high=high, n=len(target))
 
+# %% ../nbs/05a_scores.ipynb #4ae8569d
 LEADING = {'AudioCaps': ('text->audio', 'R@10'), 'Clotho': ('text->audio', 'R@10'), 'Clotho 10 s': ('text->audio', 'R@10'),
            'ESC50': ('prompt', 'accuracy'), 'US8K': ('prompt', 'accuracy'), 'AudioSet': ('prompt', 'mAP')}
 
+# %% ../nbs/05a_scores.ipynb #0f23dece
+def class_targets(data:Path, dataset:str, split:str, ids:list) -> torch.Tensor:
+    "Class numbers (N,) of the clips `ids`, or for AudioSet zeros and ones (N, classes)"
+    number = {label: k for k, label in enumerate(label_map(data, dataset))}
+    of = {row['id']: [number[l] for l in row['labels'] if l in number] for row in clips(data, dataset, split)}
+    if dataset != 'audioset': return torch.tensor([of[id][0] for id in ids])
+    target = torch.zeros(len(ids), len(number), dtype=torch.long)
+    for row, id in zip(target, ids): row[of[id]] = 1
+    return target
+
+# %% ../nbs/05a_scores.ipynb #13aec371
 class Tasks:
     "All tasks, loaded once"
     def __init__(self, cfg:Profile, data:Path, texts:Path, norm:Path, sounds:dict):
@@ -143,15 +155,18 @@ class Tasks:
             found = [r for group in ('prompt', 'bare') for r in score(self.cfg, audio, self.texts[f'{dataset}-{group}'], self.targets[name], self.names[dataset], group)]
         return [dict(dataset=name, **r) for r in found]
 
+    def marks(self, name:str, audio) -> dict:
+        "(group, metric) -> mark (N,) of each clip, for the scores of a task that are means over clips: AudioSet has none"
+        dataset = SOUNDS[name][0]
+        if name not in self.targets: return retrieval_marks(audio, self.texts[dataset])
+        return {(g, 'accuracy'): accuracy_marks(self.cfg, audio, self.texts[f'{dataset}-{g}'], self.targets[name]) for g in ('prompt', 'bare')}
+
     def gains(self, name:str, honest, paper) -> list:
         "What the embeddings `paper` score above `honest`, each with its interval over the same clips"
-        cfg, dataset, target = self.cfg, SOUNDS[name][0], self.targets.get(name)
-        if target is None: of = lambda audio: retrieval_marks(audio, self.texts[dataset])
-        else: of = lambda audio: {k: m for g in ('prompt', 'bare') for k, m in accuracy_marks(cfg, audio, self.texts[f'{dataset}-{g}'], target, g).items()}
-        if dataset == 'audioset': found = [map_gain(cfg, honest, paper, self.texts[f'{dataset}-{g}'], target, g) for g in ('prompt', 'bare')]
+        if SOUNDS[name][0] == 'audioset': found = [map_gain(self.cfg, honest, paper, self.texts[f'audioset-{g}'], self.targets[name], g) for g in ('prompt', 'bare')]
         else:
-            before, after = of(honest), of(paper)
-            found = marked_rows(cfg, {key: after[key] - before[key] for key in before})
+            before, after = self.marks(name, honest), self.marks(name, paper)
+            found = marked_rows(self.cfg, {key: after[key] - before[key] for key in before})
         return [dict(dataset=name, **r) for r in found]
 
     def lead(self, name:str, audio) -> float:
@@ -160,15 +175,6 @@ class Tasks:
         if name not in self.targets: return retrieval(audio, self.texts[dataset], len(self.texts[dataset])//len(audio))['t2a']['R@10']
         text, target = self.texts[f'{dataset}-prompt'], self.targets[name]
         return mean_average_precision(similarity(audio, text), target) if dataset == 'audioset' else zero_shot(audio, text, target, self.cfg.evaluation.cosine)
-
-def class_targets(data:Path, dataset:str, split:str, ids:list) -> torch.Tensor:
-    "Class numbers (N,) of the clips `ids`, or for AudioSet zeros and ones (N, classes)"
-    number = {label: k for k, label in enumerate(label_map(data, dataset))}
-    of = {row['id']: [number[l] for l in row['labels'] if l in number] for row in clips(data, dataset, split)}
-    if dataset != 'audioset': return torch.tensor([of[id][0] for id in ids])
-    target = torch.zeros(len(ids), len(number), dtype=torch.long)
-    for row, id in zip(target, ids): row[of[id]] = 1
-    return target
 
 # %% ../nbs/05a_scores.ipynb #188dd96b
 def task_artifacts(cfg:Profile) -> dict:

@@ -26,7 +26,8 @@ from .training import LARS, ContrastiveLoss, fit, lars_groups, lr_factor, rank_w
 
 # %% ../nbs/03a_stages.ipynb #651048df
 def new_encoder(cfg:Profile, clip_folder:Path=None, init='clip') -> AudioEncoder:
-    "An untrained audio encoder, from CLIP's image tower (init='clip') or of its sizes with random weights (init='rand', the paper's VA-Rand; needs no `clip_folder`)"
+    "An untrained audio encoder, from CLIP's image tower (init='clip') or of its sizes with random weights (init='rand', the paper's VA-Rand; needs no `clip_folder`); ValueError for another init"
+    if init not in ('clip', 'rand'): raise ValueError(f'init {init!r} is not known: use one of clip, rand')
     visual = (load_clip(cfg, clip_folder).model if init == 'clip' else build_clip(cfg)[0]).visual.cpu().requires_grad_(True)
     encoder = AudioEncoder.from_visual(visual, cfg.fbank.n_frames, cfg.fbank.n_mels, cfg.encoder.stride, cfg.encoder.channels)
     return encoder if init == 'clip' else randomise(encoder, cfg.seed)

@@ -19,7 +19,6 @@ from .clip import pin_threads
 from .config import Profile, profile
 from .curation import pairs
 from .encoder import load
-from .evaluation import retrieval, zero_shot_predictions
 from .features import frame_embeddings, log_mels
 from .scores import SOUNDS, Tasks, at_source, scores, task_artifacts
 from .stages import at, checkpoint, embed_audio
@@ -72,13 +71,8 @@ def load_tasks(cfg:Profile) -> Tasks:
 
 def marks(tasks:Tasks, measure:str, audio) -> np.ndarray:
     "The marks (N,) from 0 to 1 of the clips with embeddings `audio` (N, D); their mean is the score `measure`"
-    dataset, group, _ = MEASURES[measure]
-    if dataset == 'AudioCaps':
-        direction = 'a2t' if group == 'audio->text' else 't2a'
-        text = tasks.texts['audiocaps']
-        return (retrieval(audio, text, len(text)//len(audio))[direction]['ranks'] < 10).double().reshape(len(audio), -1).mean(1).numpy()
-    guess = zero_shot_predictions(audio, tasks.texts[f'{SOUNDS[dataset][0]}-{group}'], cosine=tasks.cfg.evaluation.cosine)
-    return (guess == tasks.targets[dataset]).double().numpy()
+    dataset, *key = MEASURES[measure]
+    return tasks.marks(dataset, audio)[tuple(key)]
 
 # %% ../nbs/04b_supervision.ipynb #cf133cd5
 def series_marks(cfg:Profile, tasks:Tasks) -> dict:

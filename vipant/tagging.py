@@ -141,7 +141,7 @@ def train_tagger(out:Path, cfg:Profile, stage:Adam, encoder, batches, probes:dic
         head, found = loss.head, {}
         for name, (sounds, targets) in probes.items():
             scores = head(embed_audio(encoder, sounds, norm).to(head.logit_scale.device)).cpu()
-            if rank_world()[0] == 0: np.save(out/f'scores-{name}-{epoch:02d}.npy', scores.numpy().astype(np.float32))
+            if rank_world()[0] == 0 and (name == 'mAP' or epoch == stage.epochs): np.save(out/f'scores-{name}-{epoch:02d}.npy', scores.numpy().astype(np.float32))
             found[name] = mean_average_precision(scores, targets)
         return found
     params = [p for p in nn.ModuleList([encoder, loss]).parameters() if p.requires_grad]
