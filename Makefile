@@ -1,20 +1,40 @@
-# make setup      a virtual environment in .venv with the pinned packages (needs python3 >= 3.11 only)
+# make setup      a virtual environment in .venv with the pinned packages (needs Python 3.11 to 3.14 only;
+#                 PYTHON=python3.12 takes another than python3)
 # make reproduce  every table and figure, from raw files; what is finished is skipped (SEEDS=3 for three seeds)
-# make test       notebooks in step with the package, nbdev_test, pytest
+# make test       ruff over notebooks, package and tests; nbdev_test; pytest
 # make readme     README's tables from figures/mini
 # make rehearsal  every stage of the `paper` profile at full model size over a few dozen clips, on CPU
 # make lab        JupyterLab on nbs/
 # make lock       requirements.in -> requirements.lock
 PY := .venv/bin/python
+PYTHON ?= python3
 SEEDS ?= 1
 PROFILE ?= mini
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
+# Whether $(PYTHON) can make .venv; if not, one line says why and what to do. A .venv that has pip is taken as it is
+define CHECK_PYTHON
+import configparser, sys
+settings = configparser.ConfigParser()
+settings.read('settings.ini', encoding='utf-8')
+pythons = settings['DEFAULT']['pythons'].split()
+version = '%d.%d' % sys.version_info[:2]
+if version not in pythons:
+    sys.exit(f'vipant needs Python {pythons[0]} to {pythons[-1]}, this is {version}: '
+             'make setup PYTHON=python3.12 takes that one, where it is installed')
+try:
+    import ensurepip
+except ImportError:
+    sys.exit(f'Python {version} lacks ensurepip and cannot make a virtual environment: '
+             f'apt install python{version}-venv, or, where uv is, uv venv --seed; then make setup again')
+endef
+export CHECK_PYTHON
+
 .PHONY: setup test reproduce readme rehearsal lab lock
 setup: .venv/.done
 .venv/.done: requirements.lock setup.py settings.ini
-	@python3 -c 'import sys; assert (3, 11) <= sys.version_info < (3, 13), f"vipant needs Python 3.11 or 3.12, this is {sys.version.split()[0]}"'
-	test -x $(PY) || python3 -m venv .venv
+	@$(PY) -c 'import pip' 2>/dev/null || $(PYTHON) -c "$$CHECK_PYTHON"
+	@$(PY) -c 'import pip' 2>/dev/null || $(PYTHON) -m venv --clear .venv || { rm -rf .venv; exit 1; }
 	$(PY) -m pip install -q uv==0.13.9
 	.venv/bin/uv pip sync -q --python $(PY) requirements.lock
 	.venv/bin/uv pip install -q --python $(PY) --no-deps -e .
@@ -22,10 +42,11 @@ setup: .venv/.done
 reproduce: setup
 	vipant reproduce --profile $(PROFILE) --seeds $(SEEDS)
 test: setup
+	ruff check nbs vipant tests
 	VIPANT_PROFILE=smoke timeout 1800 nbdev_test --timing
 	timeout 1800 $(PY) -m pytest -q
 readme: setup
-	$(PY) -c 'from vipant.report import fill_readme; fill_readme()'
+	$(PY) -c 'from vipant.engine.report import fill_readme; fill_readme()'
 lab: setup
 	jupyter lab nbs
 lock: setup

@@ -1,4 +1,7 @@
-"""What the golden arrays were computed from, made anew from its formulas: sounds (16 kHz, one channel, 16 bits) and a small random image tower"""
+"""What the golden arrays were computed from, made anew from its formulas
+
+Sounds (16 kHz, one channel, 16 bits) and a small random image tower.
+"""
 import numpy as np
 import torch
 
@@ -27,12 +30,18 @@ def wave(name) -> torch.Tensor:
 
 def tiny_visual() -> dict:
     "name -> array (float32) of the small random image tower: width 128, 2 layers, patch 32, 224 px, output 64"
-    rng, d = np.random.RandomState(7), 128
+    rng, d, w = np.random.RandomState(7), 128, {}
     def draw(*shape, by): return (by*rng.randn(*shape)).astype(np.float32)
-    w = dict(class_embedding=draw(d, by=.2), positional_embedding=draw(50, d, by=.2), proj=draw(d, 64, by=d**-.5))
+    def norm(name):
+        w[f'{name}.weight'] = 1 + draw(d, by=.1)
+        w[f'{name}.bias'] = draw(d, by=.1)
+    def linear(name, out, n, dot='.'):
+        w[f'{name}{dot}weight'] = draw(out, n, by=n**-.5)
+        w[f'{name}{dot}bias'] = draw(out, by=.05)
+    w['class_embedding'] = draw(d, by=.2)
+    w['positional_embedding'] = draw(50, d, by=.2)
+    w['proj'] = draw(d, 64, by=d**-.5)
     w['conv1.weight'] = draw(d, 3, 32, 32, by=.02)
-    def norm(name): w[f'{name}.weight'], w[f'{name}.bias'] = 1 + draw(d, by=.1), draw(d, by=.1)
-    def linear(name, out, n, dot='.'): w[f'{name}{dot}weight'], w[f'{name}{dot}bias'] = draw(out, n, by=n**-.5), draw(out, by=.05)
     norm('ln_pre')
     for k in range(2):
         block = f'transformer.resblocks.{k}'

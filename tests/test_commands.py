@@ -1,5 +1,11 @@
 "What README promises of the commands, on the smoke profile"
-import json, os, signal, subprocess, sys, time
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from io import StringIO
 from pathlib import Path
 
 import pandas as pd
@@ -8,11 +14,12 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 BIN = Path(sys.executable).parent
 ENV = os.environ | {'VIPANT_PROFILE': 'smoke'}
-REPRODUCE = ['reproduce', '--profile', 'smoke', '--only', 'table3_retrieval,table4_zero_shot']    # the other notebooks are run by nbdev_test
+TABLES = 'table3_retrieval,table4_zero_shot'       # the other notebooks are run by nbdev_test
+REPRODUCE = ['reproduce', '--profile', 'smoke', '--only', TABLES]
 
 def run(*command, **kw):
-    return subprocess.run([str(c) for c in command], cwd=kw.pop('cwd', ROOT), env=kw.pop('env', ENV), capture_output=True, text=True,
-                          stdin=subprocess.DEVNULL, timeout=400)
+    return subprocess.run([str(c) for c in command], cwd=kw.pop('cwd', ROOT), env=kw.pop('env', ENV),
+                          capture_output=True, text=True, stdin=subprocess.DEVNULL, timeout=900)
 
 def one_line(r, text):
     "Exit code 1 and a single line on stderr that holds `text`"
@@ -33,20 +40,22 @@ def test_wrong_source_is_told_by_papermill(tmp_path):
     assert r.returncode == 1 and 'use one of ac, fc, vc, rc, gl, gc' in r.stderr
 
 def test_run_refuses_bad_input():
-    one_line(run(BIN/'vipant', 'run', '04_curation', '-p', 'sorce', 'vc'), "no parameter 'sorce': use one of source, profile, seed, override")
+    known = "no parameter 'sorce': use one of source, profile, seed, override"
+    one_line(run(BIN/'vipant', 'run', '04_curation', '-p', 'sorce', 'vc'), known)
     one_line(run(BIN/'vipant', 'run', '04_curation', '-p', 'override', 'at.epoch=3'), "no field 'epoch'")
 
 def test_data_folder_that_is_not_there():
-    one_line(run(BIN/'vipant', 'reproduce', '--profile', 'paper', '--override', 'data.root=/nowhere'), "data root '/nowhere' is not a folder")
+    r = run(BIN/'vipant', 'reproduce', '--profile', 'paper', '--override', 'data.root=/nowhere')
+    one_line(r, "data root '/nowhere' is not a folder")
 
 @pytest.fixture(scope='module')
 def killed(tmp_path_factory):
     "A reproduction that was killed with all its processes after some work was done, then run again to its end"
     place = tmp_path_factory.mktemp('killed')
     env = ENV | {'VIPANT_RUNS': str(place/'runs'), 'VIPANT_FIGURES': str(place/'figures')}
-    p = subprocess.Popen([BIN/'vipant', *REPRODUCE], cwd=ROOT, env=env, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
-                         stderr=subprocess.DEVNULL, start_new_session=True)
-    end = time.time() + 200
+    p = subprocess.Popen([BIN/'vipant', *REPRODUCE], cwd=ROOT, env=env, stdin=subprocess.DEVNULL,
+                         stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
+    end = time.time() + 900
     while not (place/'runs'/'smoke'/'va-rand-s0').exists():
         assert p.poll() is None and time.time() < end, 'the first run ended, or did not come to the training'
         time.sleep(.05)
@@ -60,12 +69,19 @@ def test_killed_and_run_again_gives_the_same_tables(killed):
     assert r.returncode == 0, r.stdout[-3000:] + r.stderr[-3000:]
     table = place/'figures'/'smoke'/'table3_retrieval.csv'
     assert table.exists() and (place/'figures'/'smoke'/'table4_zero_shot.md').exists()
-    code = "from vipant.reproduce import results; print(results('smoke', 1).to_csv(float_format='%.6g'), end='')"
+    code = ("from vipant.engine.experiments import results; "
+            "print(results('smoke', 1, '', 'scores').to_csv(float_format='%.6g'), end='')")
     whole = run(sys.executable, '-c', code).stdout      # of the runs in the checkout, which were not interrupted
-    numbers = lambda d: d.drop(columns=['code']).reset_index(drop=True)
+    def numbers(d): return d[d.part == 'scores'].drop(columns=['code']).reset_index(drop=True)
     mine = pd.read_csv(place/'figures'/'smoke'/'results.csv')
-    theirs = pd.read_csv(pd.io.common.StringIO(whole[whole.index(',profile'):]), index_col=0)
+    theirs = pd.read_csv(StringIO(whole[whole.index(',profile'):]), index_col=0)
     pd.testing.assert_frame_equal(numbers(mine), numbers(theirs), check_dtype=False)
+
+def test_only_what_the_named_tables_read_was_made(killed):
+    place, env, _ = killed
+    made = {p.parent.name for p in (place/'runs'/'smoke').glob('*/provenance.json')}
+    others = ('supervised', 'tagging', 'pivots', 'epochs')
+    assert 'scores-at-gc-s0' in made and not [n for n in made if n.startswith(others)]
 
 def test_second_run_does_nothing(killed):
     place, env, _ = killed
@@ -82,4 +98,31 @@ def test_a_lost_table_is_made_again(killed):
 def test_status(killed):
     place, env, _ = killed
     r = run(BIN/'vipant', 'status', '--profile', 'smoke', env=env)
-    assert r.returncode == 0 and 'missing: nothing' in r.stdout and ' va-clip-s0\n' in r.stdout, r.stdout + r.stderr
+    assert r.returncode == 0 and ' va-clip-s0\n' in r.stdout, r.stdout + r.stderr
+    missing = r.stdout[r.stdout.index('missing: '):].splitlines()[0]
+    assert 'supervised-esc50-va-fold1-s0' in missing and 'scores-va-clip-s0' not in missing
+
+def test_check_finds_a_flipped_bit_and_what_is_damaged_is_made_again(killed):
+    place, env, _ = killed
+    assert run(BIN/'vipant', 'check', '--profile', 'smoke', env=env).returncode == 0
+    norms = place/'runs'/'smoke'/'norms'/'norms.json'
+    norms.write_text(norms.read_text().replace('1', '2', 1))
+    r = run(BIN/'vipant', 'check', '--profile', 'smoke', env=env)
+    assert r.returncode == 1 and 'norms: norms.json is not what was written' in r.stdout and '1 of' in r.stderr
+    before = (place/'runs'/'smoke'/'texts'/'esc50-bare.npy').read_bytes()
+    (place/'runs'/'smoke'/'texts'/'esc50-bare.npy').write_bytes(before[:-9])
+    code = ("from vipant.engine.recipes import task_texts; from vipant.engine.config import profile; "
+            "task_texts(profile('smoke')).make()")
+    r = run(sys.executable, '-c', code, env=env)
+    assert 'texts is damaged (esc50-bare.npy has' in r.stdout, r.stdout + r.stderr
+    assert (place/'runs'/'smoke'/'texts'/'esc50-bare.npy').read_bytes() == before
+    r = run(BIN/'vipant', 'clean', '--profile', 'smoke', env=env)
+    assert r.stdout.startswith('1 folders removed'), r.stdout
+
+def test_no_warning_of_other_code(killed):
+    "What a run has made was made by this code"
+    place, env, _ = killed
+    code = ("from vipant.engine.experiments import wanted; from vipant.engine.config import profile; "
+            f"[a.make() for a in wanted(profile('smoke'), '{TABLES}'.split(','))]")
+    r = run(sys.executable, '-c', code, env=env)
+    assert r.returncode == 0 and 'warning' not in r.stdout + r.stderr, r.stdout + r.stderr

@@ -1,16 +1,22 @@
-"""The readers on real files: official lists, whole, and what media there are under $VIPANT_DATA"""
-import hashlib, os
+"""The readers on real files: official lists, whole, and what media there are under $VIPANT_DATA; what they import"""
+import hashlib
+import os
+import subprocess
+import sys
 from collections import Counter
 from pathlib import Path
 
 import pytest
 
-from vipant.data import audioset_labels, clips, label_map, label_names, present, read_audioset, read_coco_captions
+from vipant.data.clip_tables import present
+from vipant.data.layouts import audioset_labels, clips, label_map, label_names, read_audioset, read_coco_captions
 
-pytestmark = pytest.mark.skipif(not os.environ.get('VIPANT_DATA'), reason='VIPANT_DATA is not set')
+CLASSES = 'd3ff99aede221b66c36edc3aec6e58ffd24fbbd4d125e87052ddf5b7afb68ed2'    # SHA-256 of the 527 names, a line each
 
 @pytest.fixture
-def root(): return Path(os.environ['VIPANT_DATA'])
+def root():
+    if not os.environ.get('VIPANT_DATA'): pytest.skip('VIPANT_DATA is not set')
+    return Path(os.environ['VIPANT_DATA'])
 
 def need(path):
     if not path.exists(): pytest.skip(f'no {path.name} under VIPANT_DATA')
@@ -32,8 +38,8 @@ def test_audioset_counts_distinct_label_sets_as_published(root):
 def test_audioset_classes_come_in_the_released_order(root):
     need(root/'audioset'/'ontology.json')
     names = label_names(root, 'audioset')
-    assert (len(names), names[0], names[1], names[-1]) == (527, 'speech', 'male speech, man speaking', 'field recording')
-    assert hashlib.sha256('\n'.join(names).encode()).hexdigest() == 'd3ff99aede221b66c36edc3aec6e58ffd24fbbd4d125e87052ddf5b7afb68ed2'
+    assert (len(names), names[:2], names[-1]) == (527, ['speech', 'male speech, man speaking'], 'field recording')
+    assert hashlib.sha256('\n'.join(names).encode()).hexdigest() == CLASSES
     assert audioset_labels(root) == audioset_labels(root, 'index')
 
 @pytest.mark.parametrize('split, n, captions', [('train', 49838, 1), ('val', 495, 5), ('test', 975, 5)])
@@ -74,15 +80,16 @@ def test_urbansound8k_list_is_read_whole(root):
 def test_a_list_without_its_sounds_says_where_they_were_expected(root):
     need(root/'urbansound8k')
     if (root/'urbansound8k'/'audio').exists(): pytest.skip('the sounds are there')
-    with pytest.raises(FileNotFoundError, match=r'us8k all: 8732 clips are listed, none is on disk; looked in .*urbansound8k.audio'):
-        present(clips(root, 'us8k'))
+    said = 'us8k all: 8732 clips are listed, none is on disk; looked in .*urbansound8k.audio'
+    with pytest.raises(FileNotFoundError, match=said): present(clips(root, 'us8k'))
 
 def test_esc10_has_400_sounds_in_five_folds(root):
     need(root/'esc10')
     ds, coverage = present(clips(root, 'esc10'))
     assert len(ds) == coverage.listed == coverage.present == 400
     assert Counter(ds['fold']) == {k: 80 for k in range(1, 6)}
-    assert Counter(label for labels in ds['labels'] for label in labels) == {label: 40 for label in label_map(root, 'esc10')}
+    count = Counter(label for labels in ds['labels'] for label in labels)
+    assert count == {label: 40 for label in label_map(root, 'esc10')}
     assert label_names(root, 'esc10') == ['dog', 'rooster', 'rain', 'sea waves', 'crackling fire',
                                           'crying baby', 'sneezing', 'clock tick', 'helicopter', 'chainsaw']
     assert clips(root/'esc10', 'esc10')[:] == ds[:]
@@ -97,3 +104,9 @@ def test_coco_captions_are_stripped_and_in_order(root):
     need(root/'coco')
     captions = read_coco_captions(root)
     assert len(captions) >= 395 and all(c == c.strip() and c for c in captions)
+
+@pytest.mark.parametrize('module', ('layouts', 'hub_copies', 'videos', 'released_files'))
+def test_a_reader_is_imported_without_waiting_for_what_it_may_not_need(module):
+    code = f'import sys, vipant.data.{module}; print(*{{"torch", "datasets", "pandas", "pyarrow"}} & {{*sys.modules}})'
+    p = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, stdin=subprocess.DEVNULL)
+    assert (p.returncode, p.stdout.split()) == (0, []), p.stderr

@@ -1,11 +1,13 @@
 "Broken input: counted and listed, or one clear line; never replaced, nothing half-written"
-import json, shutil
+import json
+import shutil
 
 import pytest
 
-from vipant.artifacts import raw_data
-from vipant.config import profile
-from vipant.features import Store, frame_embeddings, log_mels
+from vipant.engine.config import profile
+from vipant.engine.recipes import frame_embeddings, log_mels, raw_data
+from vipant.frozen.features import Store
+
 
 @pytest.fixture(scope='module')
 def whole():
@@ -18,16 +20,21 @@ def broken(whole, tmp_path, monkeypatch):
     monkeypatch.setenv('VIPANT_RUNS', str(tmp_path/'runs'))
     return tmp_path/'data', lambda override='': profile('smoke', override=f'data.root={tmp_path}/data {override}')
 
+def clip_ids(root, split):
+    lines = (root/'audioset'/f'{split}_segments.csv').read_text().splitlines()
+    rows = [line.split(', ') for line in lines if not line.startswith('#')]
+    return [f'{r[0]}_{float(r[1]):.3f}' for r in rows]
+
 def test_unreadable_sound_is_listed_and_left_out(broken):
     root, cfg = broken
     artifact = log_mels(cfg('data.max_unreadable=.2'), 'audioset', 'balanced_train')
-    store_ids = {row for row in (root/'audioset'/'balanced_train_segments.csv').read_text().splitlines() if not row.startswith('#')}
-    ids = [f'{r.split(", ")[0]}_{float(r.split(", ")[1]):.3f}' for r in sorted(store_ids)]
+    ids = sorted(clip_ids(root, 'balanced_train'))
     (root/'audioset'/'audio'/f'{ids[3]}.wav').write_bytes(b'RIFF no wave')
     (root/'audioset'/'audio'/f'{ids[5]}.wav').unlink()
     folder = artifact.make()
     coverage = json.loads((folder/'coverage.json').read_text())
-    assert (coverage['listed'], coverage['present'], coverage['readable']) == (len(ids), len(ids) - 1, len(ids) - 2)
+    counts = [coverage[k] for k in ('listed', 'present', 'readable')]
+    assert counts == [len(ids), len(ids) - 1, len(ids) - 2]
     assert [id for id, _ in coverage['unreadable']] == [ids[3]]
     store = Store.open(folder)
     assert sorted(store.ids) == sorted(set(ids) - {ids[3], ids[5]}) and len(store.x) == len(store.ids)
@@ -36,13 +43,13 @@ def test_too_many_unreadable_sounds_stop_the_run(broken):
     root, cfg = broken
     for f in sorted((root/'audioset'/'audio').iterdir())[::2]: f.write_bytes(b'')
     artifact = log_mels(cfg(), 'audioset', 'balanced_train')
-    with pytest.raises(ValueError, match='balanced_train: .* files are unreadable, allowed is a share of 0.02'): artifact.make()
+    said = 'balanced_train: .* files are unreadable, allowed is a share of 0.02'
+    with pytest.raises(ValueError, match=said): artifact.make()
     assert not artifact.path.exists()
 
 def test_unreadable_frame_is_listed_and_left_out(broken):
     root, cfg = broken
-    row = next(r for r in (root/'audioset'/'eval_segments.csv').read_text().splitlines() if not r.startswith('#')).split(', ')
-    id = f'{row[0]}_{float(row[1]):.3f}'
+    id = clip_ids(root, 'eval')[0]
     (root/'audioset'/'frames'/f'{id}_2.jpg').write_bytes(b'\xff\xd8 no picture')
     folder = frame_embeddings(cfg('data.max_unreadable=.2'), 'audioset', 'eval').make()
     coverage = json.loads((folder/'coverage.json').read_text())
@@ -57,3 +64,16 @@ def test_missing_csv(broken):
     root, cfg = broken
     (root/'audiocaps'/'val.csv').unlink()
     with pytest.raises(FileNotFoundError, match='val.csv'): log_mels(cfg(), 'audiocaps', 'val').make()
+
+def test_a_sound_that_was_replaced_is_noticed(broken):
+    "Same csv, another sound: what was made from it is made anew, what was not is left"
+    root, cfg = broken
+    split = 'audioset', 'balanced_train'
+    sounds, frames = log_mels(cfg(), *split), frame_embeddings(cfg(), *split)
+    before = sounds.make(), (sounds.path/'x.npy').read_bytes(), frames.key
+    first, second = (root/'audioset'/'audio'/f'{id}.wav' for id in clip_ids(root, 'balanced_train')[:2])
+    part = first.with_suffix('.new')
+    shutil.copy(second, part)
+    part.replace(first)         # as a copy over it by most tools
+    assert not sounds.ready() and (sounds.make()/'x.npy').read_bytes() != before[1]
+    assert frames.key != before[2]

@@ -1,7 +1,7 @@
 """The front end and the encoder against numbers that the released code gave
 
-The arrays are outputs of the authors' own code, run once with its pinned versions on the sounds of golden_inputs.py and on a
-small random CLIP image tower.
+The arrays are outputs of the authors' own code, run once with its pinned versions on the sounds of golden_inputs.py and
+on a small random CLIP image tower.
 """
 import hashlib
 from pathlib import Path
@@ -20,7 +20,8 @@ WAVES = ('w10', 'w4', 'w12')
 CROP = 160800   # samples: 10.05 s at 16 kHz
 
 def golden(name):
-    with np.load(Path(__file__).parent/'golden'/f'{name}.npz', allow_pickle=False) as f: return {k: f[k] for k in f.files}
+    path = Path(__file__).parent/'golden'/f'{name}.npz'
+    with np.load(path, allow_pickle=False) as f: return {k: f[k] for k in f.files}
 
 def close(ours, theirs, tolerance):
     ours = ours.detach().numpy() if isinstance(ours, torch.Tensor) else np.asarray(ours)
@@ -53,13 +54,15 @@ def visual():
 @pytest.fixture(scope='module')
 def sounds(): return torch.stack([fbank(wave(n), SAMPLE_RATE) for n in WAVES])[:, None]
 
-@pytest.mark.parametrize('name, digest', [('w10', '2f7d2419a9f5fbec'), ('w4', 'd408cf0488f1e19a'), ('w12', '820d2c38e7b4ef75')])
+@pytest.mark.parametrize('name, digest', [
+    ('w10', '2f7d2419a9f5fbec'), ('w4', 'd408cf0488f1e19a'), ('w12', '820d2c38e7b4ef75')])
 def test_sounds_are_the_authors_inputs_bit_by_bit(name, digest):
     assert hashlib.sha256(pcm(name).tobytes()).hexdigest()[:16] == digest
 
 def test_image_tower_is_the_authors_input_bit_by_bit():
     weights = tiny_visual()
-    assert hashlib.sha256(b''.join(weights[k].tobytes() for k in sorted(weights))).hexdigest()[:16] == '5e57edde90fde53d'
+    together = b''.join(weights[k].tobytes() for k in sorted(weights))
+    assert hashlib.sha256(together).hexdigest()[:16] == '5e57edde90fde53d'
 
 @pytest.mark.parametrize('name', WAVES)
 def test_evaluation_crop_is_in_the_middle(fbanks, name):
@@ -156,7 +159,8 @@ def test_plain_gelu_and_bicubic_positions_would_be_noticed(visual, arrays, sound
     bicubic = F.interpolate(grid, size=(61, 5), mode='bicubic', antialias=True).flatten(2)[0].T
     assert np.abs(bicubic.numpy() - arrays['pos10'][1:]).max() > .1
 
-# The authors' arrays at hand hold no 18 s sound and no clip of the supervised path: these two follow a second implementation.
+# The authors' arrays at hand hold no 18 s sound and no clip of the supervised path: these two follow a second
+# implementation.
 
 @torch.no_grad()
 def test_eighteen_seconds_go_through_the_trained_grid(visual, arrays):

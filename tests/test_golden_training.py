@@ -41,7 +41,8 @@ def lars_trajectory(lars, weight_decay, steps=20):
     opt = LARS(lars_groups(params, .2, .0048, weight_decay), lr=0)
     for step in range(steps):
         for g in opt.param_groups: g['lr'] = g['base_lr']*lr_factor(step, 4, 5, 2, 432)
-        np.testing.assert_allclose([g['lr'] for g in opt.param_groups], lars['lr_weight_bias'][step], rtol=0, atol=1e-12)
+        rates = [g['lr'] for g in opt.param_groups]
+        np.testing.assert_allclose(rates, lars['lr_weight_bias'][step], rtol=0, atol=1e-12)
         for i, p in enumerate(params): p.grad = torch.tensor(lars[f'p{i}_grads'][step])
         opt.step()
         yield step, [p.detach().numpy().copy() for p in params]
@@ -50,7 +51,8 @@ def lars_trajectory(lars, weight_decay, steps=20):
 def test_lars_follows_the_released_code_for_twenty_steps(lars, wd):
     for step, values in lars_trajectory(lars, float(wd)):
         for i, v in enumerate(values):
-            np.testing.assert_allclose(v, lars[f'p{i}_traj_wd{wd}'][step], rtol=0, atol=1e-6, err_msg=f'p{i}, step {step}')
+            theirs = lars[f'p{i}_traj_wd{wd}'][step]
+            np.testing.assert_allclose(v, theirs, rtol=0, atol=1e-6, err_msg=f'p{i}, step {step}')
 
 def test_first_step_moves_nothing_but_its_gradient_enters_the_momentum(lars):
     (_, first), (_, second) = lars_trajectory(lars, 1e-6, steps=2)
@@ -92,7 +94,8 @@ def test_vat_loss_and_gradients_match_a_slow_float64_reference(contrastive):
         slope = (reference(a, **{pair: scale + h}) - reference(a, **{pair: scale - h}))/(2*h)
         assert abs(loss_fn.pairs[pair].logit_scale.grad.item() - slope) < 1e-4
     for i, j in np.ndindex(a.shape):
-        e = np.zeros(a.shape); e[i, j] = h
+        e = np.zeros(a.shape)
+        e[i, j] = h
         assert abs(audio.grad[i, j].item() - (reference(a + e) - reference(a - e))/(2*h)) < 1e-5
 
 def test_groups_of_a_vit_split_by_dimensions():
@@ -100,11 +103,15 @@ def test_groups_of_a_vit_split_by_dimensions():
     def groups(**kw):
         with torch.device('meta'): vit, loss = VisionTransformer(mlp_ratio=4., **kw), InfoNCE()
         names = {id(p): n for n, p in nn.ModuleDict(dict(vit=vit, loss=loss)).named_parameters()}
-        return [{names[id(p)]: p for p in g['params']} for g in lars_groups(nn.ModuleList([vit, loss]), .2, .0048, 1e-6)]
+        found = lars_groups(nn.ModuleList([vit, loss]), .2, .0048, 1e-6)
+        return [{names[id(p)]: p for p in g['params']} for g in found]
 
     weight, bias = groups(image_size=64, patch_size=16, width=32, layers=2, heads=2, output_dim=16)
-    assert {'vit.conv1.weight', 'vit.positional_embedding', 'vit.proj', 'vit.transformer.resblocks.0.attn.in_proj_weight'} <= weight.keys()
-    assert {'vit.class_embedding', 'loss.logit_scale', 'vit.ln_pre.weight', 'vit.ln_post.bias', 'vit.transformer.resblocks.1.ln_1.weight'} <= bias.keys()
+    matrices = {'vit.conv1.weight', 'vit.positional_embedding', 'vit.proj',
+                'vit.transformer.resblocks.0.attn.in_proj_weight'}
+    vectors = {'vit.class_embedding', 'loss.logit_scale', 'vit.ln_pre.weight', 'vit.ln_post.bias',
+               'vit.transformer.resblocks.1.ln_1.weight'}
+    assert matrices <= weight.keys() and vectors <= bias.keys()
     assert not weight.keys() & bias.keys()
 
     weight, bias = groups(image_size=224, patch_size=32, width=768, layers=12, heads=12, output_dim=512)

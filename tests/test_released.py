@@ -4,7 +4,6 @@ import io
 import json
 import os
 import pickle
-import signal
 import subprocess
 import sys
 import threading
@@ -22,9 +21,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from vipant import encoder
-from vipant.download import address, download
-from vipant.released import config, convert, fbank_settings, fetch, load, pairs_from_cap, read_cap, read_map, read_pairs
+from vipant import encoder, released
+from vipant.data.released_files import address, download, pairs_from_cap, read_cap, read_map, read_pairs
+from vipant.models.released import config, convert, fbank_settings, fetch, load
 
 HERE = Path(__file__).parent/'golden'
 GOLDEN = HERE/'tiny_va_in3.pth'        # written by the released code and its pinned omegaconf
@@ -40,11 +39,15 @@ EMBEDDINGS = np.load(HERE/'tiny_va_in3_emb.npy', allow_pickle=False)       # nor
 def noise(): return torch.from_numpy(np.random.RandomState(3).randn(2, 1, 1000, 128).astype(np.float32))
 
 def assert_golden(read, noise):
-    with torch.no_grad(): np.testing.assert_allclose(F.normalize(read(noise), dim=-1).numpy(), EMBEDDINGS, rtol=0, atol=1e-6)
+    with torch.no_grad(): found = F.normalize(read(noise), dim=-1).numpy()
+    np.testing.assert_allclose(found, EMBEDDINGS, rtol=0, atol=1e-6)
 
 def test_embeddings_are_those_of_the_released_code(noise, tmp_path):
     assert_golden(load(GOLDEN), noise)
     assert_golden(encoder.load(convert(GOLDEN, tmp_path/'tiny.safetensors')), noise)
+
+def test_the_old_address_leads_to_the_same_functions():
+    assert released.load is load and released.config is config
 
 def test_encoder_is_trainable_keeps_three_channels_and_owns_its_tensors():
     read = load(GOLDEN)
@@ -67,7 +70,8 @@ def test_record_beside_the_converted_file_names_its_source(tmp_path):
 
 # files of other structure
 
-CFG = dict(running=dict(audio=dict(max_len=200)), model=dict(audio=dict(resolution=['${running.audio.max_len}', 128], pre_encoder=dict(stride=[16, 24]))))
+CFG = dict(running=dict(audio=dict(max_len=200)),
+           model=dict(audio=dict(resolution=['${running.audio.max_len}', 128], pre_encoder=dict(stride=[16, 24]))))
 
 def node(value, modules, parent=None):
     "`value` as omegaconf keeps it, of classes that stand under its names"
@@ -81,25 +85,28 @@ def node(value, modules, parent=None):
     return n
 
 def write(path, cfg, model):
+    "A checkpoint at `path` as the released code wrote it; `path`"
     modules = {'omegaconf': types.ModuleType('omegaconf')}
     for name in ('base.ContainerMetadata', 'dictconfig.DictConfig', 'listconfig.ListConfig', 'nodes.AnyNode'):
         module, cls = f'omegaconf.{name}'.rsplit('.', 1)
         setattr(modules.setdefault(module, types.ModuleType(module)), cls, type(cls, (), {'__module__': module}))
-    with mock.patch.dict(sys.modules, modules): torch.save({'cfg': node(cfg, modules), 'model': model}, path, pickle_protocol=2)
+    with mock.patch.dict(sys.modules, modules):
+        torch.save({'cfg': node(cfg, modules), 'model': model}, path, pickle_protocol=2)
     return path
 
 def tower(layers=2, channels=3, width=64, rows=1 + 11*5):
     "Tensors of an audio head, in the names and order of the released code"
-    g, d = torch.Generator().manual_seed(0), OrderedDict()
-    shapes = {'attn.in_proj_weight': (3*width, width), 'attn.in_proj_bias': (3*width,), 'attn.out_proj.weight': (width, width), 'attn.out_proj.bias': (width,),
-              'ln_1.weight': (width,), 'ln_1.bias': (width,), 'mlp.c_fc.weight': (4*width, width), 'mlp.c_fc.bias': (4*width,),
-              'mlp.c_proj.weight': (width, 4*width), 'mlp.c_proj.bias': (width,), 'ln_2.weight': (width,), 'ln_2.bias': (width,)}
-    shapes = {f'encoder.resblocks.{b}.{k}': s for b in range(layers) for k, s in shapes.items()}
-    shapes |= {'pre_encoder.conv1.weight': (width, channels, 32, 32), 'pre_encoder.ln.weight': (width,), 'pre_encoder.ln.bias': (width,),
-               'post_encoder.proj': (width, 16), 'post_encoder.ln.weight': (width,), 'post_encoder.ln.bias': (width,),
-               'misc.positional_embedding': (rows, width), 'misc.class_embedding': (width,)}
-    for k, s in shapes.items(): d[k] = torch.randn(s, generator=g)*.1
-    return d
+    w = width
+    block = {'attn.in_proj_weight': (3*w, w), 'attn.in_proj_bias': (3*w,),
+             'attn.out_proj.weight': (w, w), 'attn.out_proj.bias': (w,), 'ln_1.weight': (w,), 'ln_1.bias': (w,),
+             'mlp.c_fc.weight': (4*w, w), 'mlp.c_fc.bias': (4*w,),
+             'mlp.c_proj.weight': (w, 4*w), 'mlp.c_proj.bias': (w,), 'ln_2.weight': (w,), 'ln_2.bias': (w,)}
+    shapes = {f'encoder.resblocks.{b}.{k}': s for b in range(layers) for k, s in block.items()}
+    shapes |= {'pre_encoder.conv1.weight': (w, channels, 32, 32), 'pre_encoder.ln.weight': (w,),
+               'pre_encoder.ln.bias': (w,), 'post_encoder.proj': (w, 16), 'post_encoder.ln.weight': (w,),
+               'post_encoder.ln.bias': (w,), 'misc.positional_embedding': (rows, w), 'misc.class_embedding': (w,)}
+    g = torch.Generator().manual_seed(0)
+    return OrderedDict((k, torch.randn(s, generator=g)*.1) for k, s in shapes.items())
 
 SCALE = OrderedDict(logit_scale=torch.tensor(2.6593))
 
@@ -122,18 +129,21 @@ def test_two_or_four_state_dicts_of_one_or_three_channels(tmp_path, channels, pa
 
 @pytest.mark.parametrize('name, value', (('logit_scale', 2.6593), ('loss_head_al.logit_scale', 4.5)))
 def test_scale_is_found_under_both_names(tmp_path, name, value):
-    path = write(tmp_path/'x.pth', CFG, (tower(), OrderedDict({'loss_head_va.logit_scale': torch.tensor(1.), name: torch.tensor(value)})))
+    loss = OrderedDict({'loss_head_va.logit_scale': torch.tensor(1.), name: torch.tensor(value)})
+    path = write(tmp_path/'x.pth', CFG, (tower(), loss))
     convert(path, tmp_path/'x.safetensors')
     assert json.loads((tmp_path/'x.json').read_text())['logit_scale'] == pytest.approx(value)
 
 def test_other_shapes_missing_and_unknown_tensors_are_named_in_one_line(tmp_path):
-    wrong = {"misc.positional_embedding has shape (57, 64): expected (56, 64), one and a grid of 11 x 5": tower(rows=57),
-             'first is transformer.resblocks.0.ln_2.bias': {k: v for k, v in tower().items() if k != 'encoder.resblocks.0.ln_2.bias'},
+    longer = 'misc.positional_embedding has shape (57, 64): expected (56, 64), one and a grid of 11 x 5'
+    lacking = {k: v for k, v in tower().items() if k != 'encoder.resblocks.0.ln_2.bias'}
+    wrong = {longer: tower(rows=57), 'first is transformer.resblocks.0.ln_2.bias': lacking,
              'first is text.weight': tower() | {'text.weight': torch.zeros(2)},
              'proj is a torch.int64': tower() | {'post_encoder.proj': torch.zeros(64, 16, dtype=torch.int64)},
              'channels=2': tower(channels=2), '80 wide': tower(width=80)}
     for message, audio in wrong.items():
-        with pytest.raises(ValueError, match=r'.') as e: load(write(tmp_path/'x.pth', CFG, (OrderedDict(audio), SCALE)))
+        path = write(tmp_path/'x.pth', CFG, (OrderedDict(audio), SCALE))
+        with pytest.raises(ValueError, match=r'.') as e: load(path)
         assert message in str(e.value) and str(tmp_path/'x.pth') in str(e.value) and one_line(e)
 
 # hostile and damaged files
@@ -147,12 +157,13 @@ class Call:
 @pytest.mark.parametrize('function', (os.system, eval, exec, __import__, getattr, subprocess.check_call))
 def test_hostile_pickle_is_refused_and_not_run(tmp_path, where, function):
     mark = tmp_path/'ran'
-    args = {os.system: (f'touch {mark}',), subprocess.check_call: (['touch', str(mark)],), __import__: ('antigravity',), getattr: ('', 'join')}
+    args = {os.system: (f'touch {mark}',), subprocess.check_call: (['touch', str(mark)],),
+            __import__: ('antigravity',), getattr: ('', 'join')}
     bad = Call(function, *args.get(function, (f'open({str(mark)!r}, "w")',)))
-    whole = dict(cfg={'a': 1}, model=(tower(), SCALE))
-    whole |= {'cfg': bad} if where == 'cfg' else {'model': bad if where == 'model' else (tower(), {'logit_scale': bad})}
-    torch.save(whole, tmp_path/'x.pth')
-    with pytest.raises(ValueError, match=rf'x\.pth names \S*{function.__name__}, which no released checkpoint needs') as e: convert(tmp_path/'x.pth', tmp_path/'x.safetensors')
+    parts = dict(cfg={'cfg': bad}, model={'model': bad}, loss={'model': (tower(), {'logit_scale': bad})})
+    torch.save(dict(cfg={'a': 1}, model=(tower(), SCALE)) | parts[where], tmp_path/'x.pth')
+    refused = rf'x\.pth names \S*{function.__name__}, which no released checkpoint needs'
+    with pytest.raises(ValueError, match=refused) as e: convert(tmp_path/'x.pth', tmp_path/'x.safetensors')
     assert one_line(e) and sorted(f.name for f in tmp_path.iterdir()) == ['x.pth']
 
 def test_a_plain_pickle_a_text_and_nothing_are_refused(tmp_path):
@@ -198,24 +209,32 @@ class Handler(http.server.BaseHTTPRequestHandler):
         start = int(self.headers['Range'][6:-1]) if wanted else 0
         self.send_response(206 if wanted else 200)
         if wanted: self.send_header('Content-Range', f'bytes {start}-{len(s.body) - 1}/{len(s.body)}')
-        if s.length != '': self.send_header('Content-Length', str(s.length if s.length is not None else len(s.body) - start))
+        length = len(s.body) - start if s.length is None else s.length
+        if length != '': self.send_header('Content-Length', str(length))
         for k, v in {'ETag': s.etag, 'Last-Modified': s.modified, 'x-goog-hash': s.md5}.items():
             if v: self.send_header(k, v)
         self.end_headers()
-        for i in range(start, s.until or len(s.body), 2**16):
-            self.wfile.write(s.body[i:min(i + 2**16, s.until or len(s.body))])
-            time.sleep(s.pause)
+        end = s.until or len(s.body)
+        for i in range(start, end, 2**16):
+            if i >= s.held: s.go.wait()
+            self.wfile.write(s.body[i:min(i + 2**16, end)])
+
     def log_message(self, *args): pass
 
 @pytest.fixture
 def server(monkeypatch):
     monkeypatch.setenv('no_proxy', '127.0.0.1')
     s = http.server.ThreadingHTTPServer(('127.0.0.1', 0), Handler)
-    s.__dict__.update(body=GOLDEN.read_bytes(), etag='"one"', modified='', md5='', ranges=True, length=None, until=None, status=None, pause=0, asked=[])
+    s.__dict__.update(body=GOLDEN.read_bytes(), etag='"one"', modified='', md5='', ranges=True,
+                      length=None, status=None,         # what it says in place of the truth
+                      until=None,       # the byte at which it hangs up
+                      held=float('inf'), go=threading.Event(),      # the byte at which it waits for the event
+                      asked=[])
     s.handle_error = lambda *args: None         # a killed client hangs up
     threading.Thread(target=s.serve_forever, daemon=True).start()
     monkeypatch.setenv('VIPANT_RELEASED_URL', f'http://127.0.0.1:{s.server_port}')
     yield s
+    s.go.set()
     s.shutdown()
     s.server_close()
 
@@ -229,12 +248,15 @@ def test_fetch_gives_an_encoder_and_asks_once(server, tmp_path, noise):
     assert server.asked[0][0] == '/model/01FFQTZK9YBPRDQHHR6157AGBR/00071478.pth'
     assert left(tmp_path) == [NAME + s for s in ('.json', '.pth', '.pth.json', '.safetensors')]
     record = json.loads((tmp_path/f'{NAME}.pth.json').read_text())
-    assert record['sha256'] == sha256(server.body).hexdigest() and record['bytes'] == len(server.body) and record['url'] == address(NAME)
+    known = dict(sha256=sha256(server.body).hexdigest(), bytes=len(server.body), url=address(NAME))
+    assert {k: record[k] for k in known} == known
 
 def broken(server, folder, until):
     server.until = until
-    with pytest.raises(ConnectionError, match=f'after {until} of {len(server.body)} bytes; they are kept in .*{NAME}.pth.part') as e: download(NAME, folder)
-    assert one_line(e) and (folder/f'{NAME}.pth.part').stat().st_size == until and not (folder/f'{NAME}.pth').exists()
+    said = f'after {until} of {len(server.body)} bytes; they are kept in .*{NAME}.pth.part'
+    with pytest.raises(ConnectionError, match=said) as e: download(NAME, folder)
+    assert one_line(e) and (folder/f'{NAME}.pth.part').stat().st_size == until
+    assert not (folder/f'{NAME}.pth').exists()
     server.until = None
 
 def test_download_goes_on_after_each_break(server, tmp_path):
@@ -255,30 +277,34 @@ def test_all_is_taken_anew_where_the_rest_cannot_be_told(server, tmp_path, chang
     broken(server, tmp_path, 70_000)
     assert download(NAME, tmp_path).read_bytes() == server.body
 
-@pytest.mark.parametrize('change', (dict(etag='"two"'), dict(etag='"two"', ranges=False), dict(etag='"two"', body=GOLDEN.read_bytes() + b'more')))
+@pytest.mark.parametrize('change', (
+    dict(etag='"two"'), dict(etag='"two"', ranges=False), dict(etag='"two"', body=GOLDEN.read_bytes() + b'more')))
 def test_a_file_that_changed_on_the_server_is_refused_and_nothing_lost(server, tmp_path, change):
     broken(server, tmp_path, 70_000)
     server.__dict__.update(change)
-    with pytest.raises(ValueError, match='has changed on the server since the download began .* delete .*part to fetch the new one') as e: download(NAME, tmp_path)
+    said = 'has changed on the server since the download began .* delete .*part to fetch the new one'
+    with pytest.raises(ValueError, match=said) as e: download(NAME, tmp_path)
     assert one_line(e) and (tmp_path/f'{NAME}.pth.part').read_bytes() == GOLDEN.read_bytes()[:70_000]
 
 def test_a_kill_loses_nothing(server, tmp_path):
-    server.pause = .2
-    code = f'from vipant.download import download; download({NAME!r}, {str(tmp_path)!r})'
+    server.held = 2_000_000         # the server waits there, so it is not over before the kill
+    code = f'from vipant.data.released_files import download; download({NAME!r}, {str(tmp_path)!r})'
     p, part = subprocess.Popen([sys.executable, '-c', code], stderr=subprocess.DEVNULL), tmp_path/f'{NAME}.pth.part'
-    until = time.time() + 60
-    while not (part.is_file() and part.stat().st_size) and time.time() < until: time.sleep(.05)
-    p.send_signal(signal.SIGKILL)
+    until = time.time() + 600
+    while not (part.is_file() and part.stat().st_size) and p.poll() is None and time.time() < until: time.sleep(.05)
+    p.kill()
     p.wait()
-    have, server.pause = part.stat().st_size, 0
-    assert 0 < have < len(server.body) and not (tmp_path/f'{NAME}.pth').exists()
+    server.go.set()
+    have = part.stat().st_size
+    assert 0 < have <= server.held and not (tmp_path/f'{NAME}.pth').exists()
     assert download(NAME, tmp_path).read_bytes() == server.body and server.asked[-1][1] == f'bytes={have}-'
 
 def test_two_at_once_download_once(server, tmp_path):
-    server.pause = .005
-    got = []
+    server.held, got = 1_000_000, []
     threads = [threading.Thread(target=lambda: got.append(download(NAME, tmp_path).read_bytes())) for _ in range(3)]
     for t in threads: t.start()
+    while not server.asked and any(t.is_alive() for t in threads): time.sleep(.01)
+    server.go.set()
     for t in threads: t.join()
     assert got == [server.body]*3 and len(server.asked) == 1
 
@@ -287,7 +313,8 @@ def test_wrong_lengths(server, tmp_path):
     with pytest.raises(ValueError, match='no such file, it begins with .*; deleted'): download(NAME, tmp_path)
     assert left(tmp_path) == []
     server.length = len(server.body) + 1000
-    with pytest.raises(ConnectionError, match=f'after {len(server.body)} of {len(server.body) + 1000} bytes'): download(NAME, tmp_path)
+    said = f'after {len(server.body)} of {len(server.body) + 1000} bytes'
+    with pytest.raises(ConnectionError, match=said): download(NAME, tmp_path)
     server.length = ''
     with pytest.raises(ValueError, match='does not say how long'): download('00083391', tmp_path)
 
@@ -299,12 +326,14 @@ def test_a_wrong_md5_is_refused(server, tmp_path):
 @pytest.mark.parametrize('status, kind', ((404, FileNotFoundError), (403, ConnectionError), (500, ConnectionError)))
 def test_a_server_that_refuses(server, tmp_path, status, kind):
     server.status = status
-    with pytest.raises(kind, match=f'{NAME}.pth: the server answers {status} .*set VIPANT_RELEASED_URL') as e: fetch(NAME, tmp_path)
+    said = f'{NAME}.pth: the server answers {status} .*set VIPANT_RELEASED_URL'
+    with pytest.raises(kind, match=said) as e: fetch(NAME, tmp_path)
     assert one_line(e) and left(tmp_path) == []
 
 def test_offline_is_one_line(server, tmp_path, monkeypatch):
     monkeypatch.setenv('VIPANT_RELEASED_URL', 'http://127.0.0.1:1')
-    with pytest.raises(ConnectionError, match=r'http://127.0.0.1:1/model/\S+ cannot be reached .*Connection refused.*check the network') as e: fetch(NAME, tmp_path)
+    said = r'http://127.0.0.1:1/model/\S+ cannot be reached .*Connection refused.*check the network'
+    with pytest.raises(ConnectionError, match=said) as e: fetch(NAME, tmp_path)
     assert one_line(e) and left(tmp_path) == []
 
 def test_served_hostile_and_other_checkpoints_become_no_encoder(server, tmp_path):
@@ -314,7 +343,8 @@ def test_served_hostile_and_other_checkpoints_become_no_encoder(server, tmp_path
     with pytest.raises(ValueError, match='system, which no released checkpoint needs'): fetch(NAME, tmp_path/'a')
     server.body = write(tmp_path/'x.pth', CFG, (tower(rows=57), SCALE)).read_bytes()
     with pytest.raises(ValueError, match='has shape .57, 64.'): fetch(NAME, tmp_path/'b')
-    assert not (tmp_path/'ran').exists() and left(tmp_path/'a') == left(tmp_path/'b') == [f'{NAME}.pth', f'{NAME}.pth.json']
+    assert not (tmp_path/'ran').exists()
+    assert left(tmp_path/'a') == left(tmp_path/'b') == [f'{NAME}.pth', f'{NAME}.pth.json']
 
 def test_a_file_that_changed_on_disk_is_refused(server, tmp_path):
     path = download(NAME, tmp_path)
@@ -324,10 +354,12 @@ def test_a_file_that_changed_on_disk_is_refused(server, tmp_path):
 def test_a_new_file_under_an_old_name_is_taken_only_when_accepted(server, tmp_path):
     download(NAME, tmp_path).unlink()
     server.body, server.etag = write(tmp_path/'x.pth', CFG, (tower(), SCALE)).read_bytes(), '"two"'
-    with pytest.raises(ValueError, match='is not the file that was fetched before .* delete .*json to accept it') as e: download(NAME, tmp_path)
+    said = 'is not the file that was fetched before .* delete .*json to accept it'
+    with pytest.raises(ValueError, match=said) as e: download(NAME, tmp_path)
     assert one_line(e) and not (tmp_path/f'{NAME}.pth').exists()
     (tmp_path/f'{NAME}.pth.json').unlink()
-    assert download(NAME, tmp_path).read_bytes() == server.body and len(server.asked) == 2      # what had arrived was kept
+    assert download(NAME, tmp_path).read_bytes() == server.body
+    assert len(server.asked) == 2       # what had arrived was kept
 
 def test_curated_captions_are_downloaded_and_read(server, tmp_path):
     server.body = b'["a.p0.4_01", [3, 1]]\n["a.p0.4_02", [1, 2]]\n["b.p0.1_01", [0]]\n'
@@ -337,8 +369,10 @@ def test_curated_captions_are_downloaded_and_read(server, tmp_path):
 
 # captions
 
-@pytest.mark.parametrize('read, text, line', ((read_cap, '["a.p0.4_01", [1]]\n\n', 2), (read_cap, '["a", [1]]\n', 1), (read_cap, '["a.p0.4_01", [true]]', 1),
-                                              (read_map, '[0, "a"]\n[1, 2]\n', 2), (read_map, '[0, "a"]\n[1, "b"]\n[0, "c"]\n', 3), (read_pairs, '{"a": [1],\n"b": }', 2)))
+@pytest.mark.parametrize('read, text, line', (
+    (read_cap, '["a.p0.4_01", [1]]\n\n', 2), (read_cap, '["a", [1]]\n', 1), (read_cap, '["a.p0.4_01", [true]]', 1),
+    (read_map, '[0, "a"]\n[1, 2]\n', 2), (read_map, '[0, "a"]\n[1, "b"]\n[0, "c"]\n', 3),
+    (read_pairs, '{"a": [1],\n"b": }', 2)))
 def test_a_malformed_line_is_named(tmp_path, read, text, line):
     (tmp_path/'x').write_text(text)
     with pytest.raises(ValueError, match=rf'x, line {line}: .*expected') as e: list(read(tmp_path/'x'))

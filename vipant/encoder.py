@@ -6,38 +6,46 @@
 __all__ = ['token_grid', 'resize_positions', 'slice_positions', 'AudioEncoder', 'tower_sizes', 'randomise', 'save', 'load']
 
 # %% ../nbs/02_encoder.ipynb #68fd653c
-import json, os
+import json
 from functools import partial
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 from fastcore.basics import patch
-from open_clip.transformer import LayerNorm, QuickGELU, ResidualAttentionBlock, Transformer, VisionTransformer
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import nn
 
+from .engine.runtime import write_whole
+
 # %% ../nbs/02_encoder.ipynb #13aa02ee
 def token_grid(n_frames:int, n_mels=128, patch=32, stride=(16, 24)) -> tuple[int, int]:
-    "Rows (time) and columns (frequency) of patches on an FBANK (n_frames, n_mels); ValueError if not one fits"
-    if n_frames < patch or n_mels < patch: raise ValueError(f'FBANK ({n_frames}, {n_mels}): expected at least one patch of {patch} x {patch}')
+    """Rows (time) and columns (frequency) of patches on an FBANK (n_frames, n_mels)
+
+    `patch`: side of the square kernel, `stride`: its steps (frames, bins). ValueError if not one fits (paper,
+    section 3.2.1).
+    """
+    if n_frames < patch or n_mels < patch:
+        raise ValueError(f'FBANK ({n_frames}, {n_mels}): expected at least one patch of {patch} x {patch}')
     return (n_frames - patch)//stride[0] + 1, (n_mels - patch)//stride[1] + 1
 
 # %% ../nbs/02_encoder.ipynb #26e17175
 def resize_positions(positions, old:tuple[int, int], new:tuple[int, int]) -> torch.Tensor:
-    """Positions (1 + h*w, D) of the grid `old`, bilinearly interpolated to the grid `new`; the class token's row is kept
+    """Positions (1 + h*w, D) of the grid `old`, bilinearly interpolated to the grid `new`; the class token's row stays
 
-    Half-pixel centres, no antialiasing (paper, section 3.2.1; released code: val.py). ValueError if the rows do not fill `old`.
+    Half-pixel centres, no antialiasing (paper, section 3.2.1; released code: val.py). ValueError if the rows do not
+    fill `old`.
     """
-    if len(positions) != 1 + old[0]*old[1]: raise ValueError(f'{len(positions)} positions: expected 1 + {old[0]} x {old[1]}')
+    if len(positions) != 1 + old[0]*old[1]:
+        raise ValueError(f'{len(positions)} positions: expected 1 + {old[0]} x {old[1]}')
     grid = positions[1:].T.reshape(1, -1, *old)
     grid = F.interpolate(grid, size=new, mode='bilinear', align_corners=False)
     return torch.cat([positions[:1], grid.flatten(2)[0].T])
 
 # %% ../nbs/02_encoder.ipynb #2d789d06
 def slice_positions(positions, old:tuple[int, int], new:tuple[int, int], start=6) -> torch.Tensor:
-    """Positions (1 + h*w, D) of the grid `old`, its rows `start` to `start + new[0]` alone; the class token's row is kept
+    """Positions (1 + h*w, D) of the grid `old`, its rows `start` to `start + new[0]` alone; the class token's row stays
 
     ValueError if the grids differ in frequency or rows are missing (released code: audio_head.py).
     """
@@ -50,30 +58,40 @@ def slice_positions(positions, old:tuple[int, int], new:tuple[int, int], start=6
 class AudioEncoder(nn.Module):
     """FBANK (B, 1, n_frames, n_mels) -> embeddings (B, output_dim), not normalised (paper, section 3.2.1)
 
-    A new one is random, of PyTorch's default initialisation (the paper's VA-Rand): see `from_visual` and `load` for weights.
+    A new one is random, of PyTorch's default initialisation (the paper's VA-Rand): see `from_visual` and `load` for
+    weights. ValueError for `channels` other than 1 and 3, or an input that holds no patch.
     """
     def __init__(self, n_frames=1000, n_mels=128, stride=(16, 24), channels=1, width=768, layers=12, heads=12, patch=32,
                  mlp_ratio=4., output_dim=512, quick_gelu=True, norm_eps=1e-5):
+        from open_clip.transformer import LayerNorm, QuickGELU, Transformer  # here, not above: its import takes 10 s
         super().__init__()
-        self.sizes = dict(n_frames=n_frames, n_mels=n_mels, stride=tuple(stride), channels=channels, width=width, layers=layers, heads=heads,
-                          patch=patch, mlp_ratio=mlp_ratio, output_dim=output_dim, quick_gelu=quick_gelu, norm_eps=norm_eps)
-        if channels not in (1, 3): raise ValueError(f'channels={channels}: expected 1 (kernel averaged once) or 3 (at each forward)')
+        self.sizes = dict(
+            n_frames=n_frames, n_mels=n_mels, stride=tuple(stride), channels=channels, width=width, layers=layers,
+            heads=heads, patch=patch, mlp_ratio=mlp_ratio, output_dim=output_dim, quick_gelu=quick_gelu,
+            norm_eps=norm_eps)
+        if channels not in (1, 3):
+            raise ValueError(f'channels={channels}: expected 1 (kernel averaged once) or 3 (at each forward)')
         self.grid = token_grid(n_frames, n_mels, patch, stride)
         norm, scale = partial(LayerNorm, eps=norm_eps), width**-.5
         self.conv1 = nn.Conv2d(channels, width, patch, stride=tuple(stride), bias=False)
         self.class_embedding = nn.Parameter(scale*torch.randn(width))
         self.positional_embedding = nn.Parameter(scale*torch.randn(1 + self.grid[0]*self.grid[1], width))
         self.ln_pre, self.ln_post = norm(width), norm(width)
-        self.transformer = Transformer(width, layers, heads, mlp_ratio, act_layer=QuickGELU if quick_gelu else nn.GELU, norm_layer=norm)
+        activation = QuickGELU if quick_gelu else nn.GELU
+        self.transformer = Transformer(width, layers, heads, mlp_ratio, act_layer=activation, norm_layer=norm)
         self.proj = nn.Parameter(scale*torch.randn(width, output_dim))
 
 # %% ../nbs/02_encoder.ipynb #bd91b1e4
 @patch
 def tokens(self:AudioEncoder, fbank) -> torch.Tensor:
-    "What the blocks see of `fbank` (B, 1, n_frames, n_mels): (B, 1 + h*w, width), class token first, then time by time. ValueError for another shape"
+    """What the blocks see of `fbank` (B, 1, n_frames, n_mels), as (B, 1 + h*w, width)
+
+    The class token comes first, then the patches, time by time. ValueError for another shape.
+    """
     expected = (1, self.sizes['n_frames'], self.sizes['n_mels'])
     if fbank.shape[1:] != expected or fbank.ndim != 4:
-        raise ValueError(f'FBANK batch {tuple(fbank.shape)}: this encoder expects (B, {", ".join(map(str, expected))}); '
+        sides = ', '.join(map(str, expected))
+        raise ValueError(f'FBANK batch {tuple(fbank.shape)}: this encoder expects (B, {sides}); '
                          'for another length use .resized(n_frames)')
     kernel = self.conv1.weight.mean(1, keepdim=True)    # of one channel: itself
     x = F.conv2d(fbank, kernel, stride=self.conv1.stride).flatten(2).transpose(1, 2)
@@ -82,26 +100,39 @@ def tokens(self:AudioEncoder, fbank) -> torch.Tensor:
 
 @patch
 def forward(self:AudioEncoder, fbank) -> torch.Tensor:
-    "Embeddings (B, output_dim), not normalised, of `fbank` (B, 1, n_frames, n_mels)"
+    "Embeddings (B, output_dim), not normalised, of `fbank` (B, 1, n_frames, n_mels); ValueError for another shape"
     x = self.transformer(self.tokens(fbank))
     return self.ln_post(x[:, 0]) @ self.proj
+
+# %% ../nbs/02_encoder.ipynb #37bd21d4
+def _unlike_clip(visual) -> str:
+    "Why the image tower `visual` is not of CLIP's make; '' if it is"
+    from open_clip.transformer import QuickGELU, ResidualAttentionBlock, VisionTransformer
+    if not isinstance(visual, VisionTransformer): return 'it is not open_clip.transformer.VisionTransformer'
+    conv, block = visual.conv1, visual.transformer.resblocks[0]
+    if visual.attn_pool is not None or visual.pool_type != 'tok': return 'it pools otherwise than by the class token'
+    if not isinstance(block, ResidualAttentionBlock): return f'its blocks are {type(block).__name__}'
+    if not isinstance(block.attn, nn.MultiheadAttention): return f'its attention is {type(block.attn).__name__}'
+    if not isinstance(visual.patch_dropout, nn.Identity): return 'it drops patches'
+    if not isinstance(block.ls_1, nn.Identity) or isinstance(visual.ln_pre, nn.Identity):
+        return 'it scales its layers or has no first norm'
+    if conv.kernel_size[0] != conv.kernel_size[1] or visual.proj is None:
+        return 'its patches are not square or it has no projection'
+    activation = block.mlp.gelu
+    return '' if isinstance(activation, (QuickGELU, nn.GELU)) else f'its activation is {type(activation).__name__}'
 
 # %% ../nbs/02_encoder.ipynb #fd9fae83
 def tower_sizes(visual) -> dict:
     "Sizes of the CLIP image tower `visual`, as `AudioEncoder` takes them; ValueError for a tower of another make"
-    def refuse(why): raise ValueError(f'{type(visual).__name__} is no CLIP vision transformer: {why}; expected the visual tower of an open_clip ViT')
-    if not isinstance(visual, VisionTransformer): refuse('it is not open_clip.transformer.VisionTransformer')
-    conv, block = visual.conv1, visual.transformer.resblocks[0]
-    if visual.attn_pool is not None or visual.pool_type != 'tok': refuse('it pools otherwise than by the class token')
-    if not isinstance(block, ResidualAttentionBlock): refuse(f'its blocks are {type(block).__name__}')
-    if not isinstance(block.attn, nn.MultiheadAttention): refuse(f'its attention is {type(block.attn).__name__}')
-    if not isinstance(visual.patch_dropout, nn.Identity): refuse('it drops patches')
-    if not isinstance(block.ls_1, nn.Identity) or isinstance(visual.ln_pre, nn.Identity): refuse('it scales its layers or has no first norm')
-    if conv.kernel_size[0] != conv.kernel_size[1] or visual.proj is None: refuse('its patches are not square or it has no projection')
-    if not isinstance(block.mlp.gelu, (QuickGELU, nn.GELU)): refuse(f'its activation is {type(block.mlp.gelu).__name__}')
-    return dict(width=conv.out_channels, layers=len(visual.transformer.resblocks), heads=block.attn.num_heads, patch=conv.kernel_size[0],
-                mlp_ratio=block.mlp.c_fc.out_features/conv.out_channels, output_dim=visual.proj.shape[1],
-                quick_gelu=isinstance(block.mlp.gelu, QuickGELU), norm_eps=visual.ln_pre.eps)
+    from open_clip.transformer import QuickGELU
+    if why := _unlike_clip(visual):
+        raise ValueError(f'{type(visual).__name__} is no CLIP vision transformer: {why}; '
+                         'expected the visual tower of an open_clip ViT')
+    width, blocks = visual.conv1.out_channels, visual.transformer.resblocks
+    mlp = blocks[0].mlp
+    return dict(width=width, layers=len(blocks), heads=blocks[0].attn.num_heads, patch=visual.conv1.kernel_size[0],
+                mlp_ratio=mlp.c_fc.out_features/width, output_dim=visual.proj.shape[1],
+                quick_gelu=isinstance(mlp.gelu, QuickGELU), norm_eps=visual.ln_pre.eps)
 
 # %% ../nbs/02_encoder.ipynb #6acf1aaa
 def _built(sizes, weights) -> AudioEncoder:
@@ -111,14 +142,16 @@ def _built(sizes, weights) -> AudioEncoder:
     return encoder
 
 def _copied(state) -> dict:
+    "The tensors of a state dict as float32, in memory of their own"
     return {k: v.detach().to(torch.float32, copy=True) for k, v in state.items()}
 
 @patch(cls_method=True)
 def from_visual(cls:AudioEncoder, visual, n_frames=1000, n_mels=128, stride=(16, 24), channels=1) -> AudioEncoder:
     """The audio encoder made of the CLIP image tower `visual`, which is left as it is
 
-    `channels`: 1, the kernel is averaged over the colours once; 3, it keeps them and is averaged at each forward. float32, all of it
-    trainable, on the tower's device. ValueError for a tower of another make (paper, section 3.2.1 and Figure 4).
+    `channels`: 1, the kernel is averaged over the colours once; 3, it keeps them and is averaged at each forward.
+    float32, all of it trainable, on the tower's device. ValueError for a tower of another make (paper, section 3.2.1
+    and Figure 4).
     """
     sizes = dict(n_frames=n_frames, n_mels=n_mels, stride=tuple(stride), channels=channels) | tower_sizes(visual)
     weights = _copied(visual.state_dict())
@@ -132,9 +165,11 @@ def from_visual(cls:AudioEncoder, visual, n_frames=1000, n_mels=128, stride=(16,
 def resized(self:AudioEncoder, n_frames:int, shorter='slice') -> AudioEncoder:
     """A copy for FBANKs of `n_frames`: positions interpolated, or for fewer frames cut out as in the released code
 
-    `shorter`: 'slice' (rows 6.., as released) or 'interpolate'. ValueError if the slice does not fit.
+    `shorter`: 'slice' (rows 6.., as released) or 'interpolate'. ValueError if the slice does not fit (paper,
+    appendix D; released code: audio_head.py).
     """
-    if shorter not in ('slice', 'interpolate'): raise ValueError(f"shorter={shorter!r}: expected 'slice' or 'interpolate'")
+    if shorter not in ('slice', 'interpolate'):
+        raise ValueError(f"shorter={shorter!r}: expected 'slice' or 'interpolate'")
     new = token_grid(n_frames, self.sizes['n_mels'], self.sizes['patch'], self.sizes['stride'])
     fit = slice_positions if new[0] < self.grid[0] and shorter == 'slice' else resize_positions
     weights = _copied(self.state_dict())
@@ -145,7 +180,8 @@ def resized(self:AudioEncoder, n_frames:int, shorter='slice') -> AudioEncoder:
 def randomise(encoder:AudioEncoder, seed:int) -> AudioEncoder:
     """A new encoder of the same architecture with random weights that depend on `seed` alone
 
-    PyTorch's default initialisation; class token, positions and projection are normal, deviation width**-.5 (paper, Table 3: VA-Rand).
+    PyTorch's default initialisation; class token, positions and projection are normal, deviation width**-.5 (paper,
+    Table 3: VA-Rand).
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -157,20 +193,18 @@ _header = 'vipant.encoder'
 
 def save(encoder:AudioEncoder, path):
     "Write the weights and sizes of `encoder` to the safetensors file `path`, whole or not at all"
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f'.{path.name}.{os.getpid()}.part')
-    try:
-        save_file({k: v.detach().contiguous() for k, v in encoder.state_dict().items()}, part, {_header: json.dumps(encoder.sizes)})
-        part.replace(path)
-    finally: part.unlink(missing_ok=True)
+    weights = {k: v.detach().contiguous() for k, v in encoder.state_dict().items()}
+    sizes = {_header: json.dumps(encoder.sizes)}
+    write_whole(path, lambda part: save_file(weights, part, sizes))
 
 def load(path, device='cpu') -> AudioEncoder:
     "The encoder that `save` wrote, in evaluation mode; FileNotFoundError, or ValueError for another kind of file"
     if not Path(path).is_file(): raise FileNotFoundError(f'{path}: there is no such encoder file')
     try:
         with safe_open(path, 'pt', device=str(device)) as f:
-            header, weights = (f.metadata() or {}).get(_header), {k: f.get_tensor(k) for k in f.keys()}
+            header = (f.metadata() or {}).get(_header)
+            weights = {k: f.get_tensor(k) for k in f.keys()}
     except SafetensorError as e: raise ValueError(f'{path} cannot be read as safetensors: {e}') from None
-    if header is None: raise ValueError(f'{path} holds no sizes of an audio encoder: expected a file written by vipant.encoder.save')
+    if header is None:
+        raise ValueError(f'{path} holds no sizes of an audio encoder: expected a file written by vipant.encoder.save')
     return _built(json.loads(header), weights).eval()

@@ -18,17 +18,26 @@ def _embeddings(x, name):
     x = torch.as_tensor(x)
     if x.ndim != 2 or 0 in x.shape: raise ValueError(f'{name} has shape {tuple(x.shape)}: expected (N, D)')
     x = x.float()
-    if not x.isfinite().all():
-        raise ValueError(f'{name} has values that are not finite, first in row {int((~x.isfinite()).any(1).nonzero()[0])}: expected embeddings')
+    finite = x.isfinite()
+    if not finite.all():
+        row = int((~finite).any(1).nonzero()[0])
+        raise ValueError(f'{name} has values that are not finite, first in row {row}: expected embeddings')
     return x
 
 def _embedding_pair(x, y, names):
+    "Both as float tensors (N, D), (M, D); ValueError as `_embeddings`, or for widths that differ"
     x, y = _embeddings(x, names[0]), _embeddings(y, names[1])
-    if x.shape[1] != y.shape[1]: raise ValueError(f'{names[0]} {tuple(x.shape)} and {names[1]} {tuple(y.shape)} differ in width: expected embeddings of one space')
+    if x.shape[1] != y.shape[1]:
+        raise ValueError(f'{names[0]} {tuple(x.shape)} and {names[1]} {tuple(y.shape)} differ in width: '
+                         'expected embeddings of one space')
     return x, y
 
+# %% ../nbs/05_evaluation.ipynb #8e17d351
 def similarity(x, y):
-    "Cosines (N, M) of all rows of `x` (N, D) with all rows of `y` (M, D)"
+    """Cosines (N, M) of all rows of `x` (N, D) with all rows of `y` (M, D)
+
+    ValueError for other shapes, or values that are not finite.
+    """
     x, y = _embedding_pair(x, y, ('x', 'y'))
     return F.normalize(x, dim=1) @ F.normalize(y, dim=1).T
 
@@ -38,38 +47,54 @@ def ranks(scores, gold):
 
 # %% ../nbs/05_evaluation.ipynb #448fa21c
 def retrieval_row(rank):
-    "R@1, R@5, R@10, R@50, median and mean rank (1-based, of two middle ranks the lower) and the 0-based `ranks` themselves"
+    """Of 0-based ranks (N,): R@1, R@5, R@10, R@50, median and mean rank, and the 0-based `ranks` themselves
+
+    Median and mean are 1-based; of two middle ranks the median is the lower one, as released.
+    """
     row = {f'R@{k}': (rank < k).double().mean().item() for k in (1, 5, 10, 50)}
-    return row | dict(median_rank=rank.median().item() + 1, mean_rank=rank.double().mean().item() + 1, ranks=rank.cpu())
+    row['median_rank'] = rank.median().item() + 1
+    row['mean_rank'] = rank.double().mean().item() + 1
+    return row | dict(ranks=rank.cpu())
 
 def retrieval(audio, text, captions_per_clip=5):
-    """Audio-text retrieval (paper, section 4.1; released code: loss_head.py). `audio` (N, D), `text` (N*captions_per_clip, D), any length of vector:
-    caption i belongs to clip i // captions_per_clip. A dict with 'a2t' (rank: the best of the clip's captions) and 't2a', each a `retrieval_row`.
-    ValueError for shapes that do not fit, or values that are not finite"""
+    """Audio-text retrieval: a dict with 'a2t' (rank: the best of the clip's captions) and 't2a', each a `retrieval_row`
+
+    `audio` (N, D), `text` (N*captions_per_clip, D), any length of vector: caption i belongs to clip
+    i // captions_per_clip. ValueError for shapes that do not fit, or values that are not finite (paper, section 4.1;
+    released code: loss_head.py).
+    """
     audio, text = _embedding_pair(audio, text, ('audio', 'text'))
     if captions_per_clip < 1 or len(text) != len(audio)*captions_per_clip:
         raise ValueError(f'{len(audio)} clips and {len(text)} captions: expected {captions_per_clip} captions a clip')
     s = similarity(audio, text)
-    clip = torch.arange(len(text), device=s.device) // captions_per_clip
-    best = s.gather(1, torch.arange(len(text), device=s.device).view(len(audio), -1)).amax(1, keepdim=True)
-    return dict(a2t=retrieval_row((s > best).sum(1)), t2a=retrieval_row(ranks(s.T, clip)))
+    caption = torch.arange(len(text), device=s.device)
+    own = s.gather(1, caption.view(len(audio), -1))     # a clip with its captions
+    best = own.amax(1, keepdim=True)
+    return dict(a2t=retrieval_row((s > best).sum(1)), t2a=retrieval_row(ranks(s.T, caption // captions_per_clip)))
 
 # %% ../nbs/05_evaluation.ipynb #2af37b2c
 def _by_label_set(hit, label_set, size):
-    "Precision and recall at 1 of one direction; `label_set` (N,) numbers the sets, `size` (N,) is the number of clips with the query's set"
-    total = torch.zeros(int(label_set.max()) + 1, dtype=torch.double)
-    per_set = total.index_add(0, label_set, hit) / total.index_add(0, label_set, torch.ones_like(hit))
-    per_set_recall = total.index_add(0, label_set, hit/size) / total.index_add(0, label_set, torch.ones_like(hit))
-    return {'precision@1': hit.mean().item(), 'recall@1': (hit/size).mean().item(),
-            'precision@1 by label set': per_set.mean().item(), 'recall@1 by label set': per_set_recall.mean().item()}
+    """Precision and recall at 1 of one direction, over all queries and averaged by label set
+
+    `hit` (N,) double; `label_set` (N,) numbers the sets, `size` (N,) is the number of clips with the query's set.
+    """
+    zeros = torch.zeros(int(label_set.max()) + 1, dtype=torch.double)
+    queries = zeros.index_add(0, label_set, torch.ones_like(hit))
+    def by_set(x): return (zeros.index_add(0, label_set, x) / queries).mean().item()
+    recall = hit/size
+    return {'precision@1': hit.mean().item(), 'recall@1': recall.mean().item(),
+            'precision@1 by label set': by_set(hit), 'recall@1 by label set': by_set(recall)}
 
 def va_retrieval(image, audio, label_sets):
-    """Precision and recall at 1 where a clip is relevant if it has the query's label set (paper, section 3.2.2; released code: loss_head.py).
-    `image`, `audio` (N, D), `label_sets` a collection of labels for each clip, in any order. A dict with 'i2a' and 'a2i', each with precision@1, recall@1
-    over all queries and averaged by label set. ValueError for shapes that do not fit"""
+    """Precision and recall at 1 where a clip is relevant if it has the query's label set: a dict with 'i2a' and 'a2i'
+
+    `image`, `audio` (N, D), `label_sets` a collection of labels for each clip, in any order. Both over all queries and
+    averaged by label set. ValueError for shapes that do not fit (paper, section 3.2.2; released code: loss_head.py).
+    """
     image, audio = _embedding_pair(image, audio, ('image', 'audio'))
     if not len(image) == len(audio) == len(label_sets):
-        raise ValueError(f'{len(image)} images, {len(audio)} sounds, {len(label_sets)} label sets: expected as many of each')
+        raise ValueError(f'{len(image)} images, {len(audio)} sounds, {len(label_sets)} label sets: '
+                         'expected as many of each')
     number = {}
     label_set = torch.tensor([number.setdefault(frozenset(l), len(number)) for l in label_sets])
     size = label_set.bincount()[label_set].double()
@@ -79,7 +104,10 @@ def va_retrieval(image, audio, label_sets):
 
 # %% ../nbs/05_evaluation.ipynb #00e5a004
 def one_to_one(x1, x2):
-    "Share of the rows whose partner, the same row of the other (N, D), is among the first 1 and 5: a dict with '1to2' and '2to1', each with 'top1' and 'top5'"
+    """Share of the rows whose partner, the same row of the other (N, D), is among the first 1 and 5
+
+    A dict with '1to2' and '2to1', each with 'top1' and 'top5'. ValueError for shapes that do not fit.
+    """
     x1, x2 = _embedding_pair(x1, x2, ('x1', 'x2'))
     if len(x1) != len(x2): raise ValueError(f'{len(x1)} and {len(x2)} rows: expected pairs')
     s = similarity(x1, x2)
@@ -90,23 +118,40 @@ def one_to_one(x1, x2):
 
 # %% ../nbs/05_evaluation.ipynb #74939051
 def zero_shot_predictions(audio, text, cosine=True):
-    "Class (N,) of each sound: `audio` (N, D), `text` (C, D), one row a class; cosine=False: without normalising (released code: loss_head.py)"
+    """Class (N,) of each sound: `audio` (N, D), `text` (C, D), one row a class
+
+    `cosine`: as Eq. 5; False: the dot product, without normalising (released code: loss_head.py). ValueError for shapes
+    that do not fit, or values that are not finite.
+    """
     audio, text = _embedding_pair(audio, text, ('audio', 'text'))
-    return (similarity(audio, text) if cosine else audio @ text.T).argmax(1)
+    scores = similarity(audio, text) if cosine else audio @ text.T
+    return scores.argmax(1)
 
 def zero_shot(audio, text, target, cosine=True):
-    "Accuracy of `zero_shot_predictions` over all sounds, with the true classes `target` (N,)"
+    """Accuracy of `zero_shot_predictions` over all sounds, with the true classes `target` (N,)
+
+    ValueError for targets that are not one class of `text` a sound.
+    """
     predicted, target = zero_shot_predictions(audio, text, cosine), torch.as_tensor(target)
-    if target.shape != predicted.shape: raise ValueError(f'{len(predicted)} sounds and targets of shape {tuple(target.shape)}: expected one class a sound')
-    if target.min() < 0 or target.max() >= len(text): raise ValueError(f'targets from {int(target.min())} to {int(target.max())}: expected classes 0 to {len(text) - 1}')
+    if target.shape != predicted.shape:
+        raise ValueError(f'{len(predicted)} sounds and targets of shape {tuple(target.shape)}: '
+                         'expected one class a sound')
+    low, high = target.min(), target.max()
+    if low < 0 or high >= len(text):
+        raise ValueError(f'targets from {int(low)} to {int(high)}: expected classes 0 to {len(text) - 1}')
     return (predicted.cpu() == target.cpu()).double().mean().item()
 
 # %% ../nbs/05_evaluation.ipynb #e9e5cf0c
 def average_precisions(scores, targets):
-    """AP (C,) of each class, double; `scores`, `targets` (N, C), targets 0 or 1. A class without a positive has AP 0.
-    ValueError for shapes that do not fit, scores that are not finite, other targets"""
+    """AP (C,) of each class, double; `scores`, `targets` (N, C), targets 0 or 1
+
+    A class without a positive has AP 0. ValueError for shapes that do not fit, scores that are not finite, other
+    targets.
+    """
     scores, targets = _embeddings(scores, 'scores'), torch.as_tensor(targets)
-    if scores.shape != targets.shape: raise ValueError(f'scores {tuple(scores.shape)} and targets {tuple(targets.shape)}: expected the same shape (N, C)')
+    if scores.shape != targets.shape:
+        raise ValueError(f'scores {tuple(scores.shape)} and targets {tuple(targets.shape)}: '
+                         'expected the same shape (N, C)')
     if not ((targets == 0) | (targets == 1)).all(): raise ValueError('targets are not all 0 or 1')
     n, order = len(scores), scores.argsort(dim=0, descending=True, stable=True)
     score, hit = scores.gather(0, order), targets.gather(0, order).double()
@@ -124,57 +169,75 @@ def mean_average_precision(scores, targets):
 def bootstrap(values,            # (N, ...) array or tensor, one row a clip, or one a caption with `groups`
               statistic=np.mean, # of the drawn rows, gives a number
               n=1000, seed=0, level=.95,
-              groups=None):      # rows that are drawn together: their number (5 captions a clip, in order), or the clip (N,) of each row
+              groups=None):      # rows drawn together: how many (5 captions a clip), or the clip (N,) of each row
     "Percentile interval (low, high) of a statistic over `n` draws of the clips; ValueError for empty or uneven input"
     values = np.asarray(values)
-    if values.ndim == 0 or len(values) == 0 or n < 1 or not 0 < level < 1: raise ValueError(f'values of shape {values.shape}, n={n}, level={level}: expected rows, draws, and a level in (0, 1)')
+    if values.ndim == 0 or len(values) == 0 or n < 1 or not 0 < level < 1:
+        raise ValueError(f'values of shape {values.shape}, n={n}, level={level}: '
+                         'expected rows, draws, and a level in (0, 1)')
     rows = _rows_by_group(len(values), 1 if groups is None else groups)
     rng = np.random.default_rng([seed, 5])
-    seen = [statistic(values[rows[rng.integers(len(rows), size=len(rows))].ravel()]) for _ in range(n)]
+    def draw(): return rows[rng.integers(len(rows), size=len(rows))].ravel()
+    seen = [statistic(values[draw()]) for _ in range(n)]
     low, high = np.quantile(seen, [(1 - level)/2, (1 + level)/2])
     return float(low), float(high)
 
 def _rows_by_group(n, groups):
-    "Row numbers (clips, rows a clip)"
+    "Row numbers (clips, rows a clip); ValueError for clips of uneven size"
     clip = np.asarray(np.arange(n)//groups if np.ndim(groups) == 0 else groups)
     if len(clip) != n: raise ValueError(f'{n} values and {len(clip)} groups: expected a group a value')
     sizes = np.unique(clip, return_counts=True)[1]
-    if sizes.min() != sizes.max(): raise ValueError(f'groups of {sizes.min()} to {sizes.max()} values: expected all of one size')
+    if sizes.min() != sizes.max():
+        raise ValueError(f'groups of {sizes.min()} to {sizes.max()} values: expected all of one size')
     return clip.argsort(kind='stable').reshape(len(sizes), -1)
 
 # %% ../nbs/05_evaluation.ipynb #bccf4573
 def drawn_map(scores, targets, counts) -> np.ndarray:
-    "mAP (B,) of clips drawn `counts` (B, N) times, as `mean_average_precision` of the drawn rows; `scores`, `targets` (N, C)"
+    """mAP (B,) of clips drawn `counts` (B, N) times, as `mean_average_precision` of the drawn rows
+
+    `scores`, `targets` (N, C).
+    """
     order, n = np.argsort(-scores, axis=0, kind='stable'), len(scores)
     score, hit = np.take_along_axis(scores, order, 0), np.take_along_axis(targets, order, 0)
     ends = np.vstack([score[1:] != score[:-1], np.ones((1, score.shape[1]), bool)])
-    last = np.minimum.accumulate(np.where(ends, np.arange(n)[:, None], n)[::-1], 0)[::-1]      # of its tie
+    place = np.where(ends, np.arange(n)[:, None], n)
+    last = np.minimum.accumulate(place[::-1], 0)[::-1]      # of its tie
     def one(count):
         weight = count[order]
         hits = weight*hit
         precision = hits.cumsum(0)/np.maximum(weight.cumsum(0), 1)
         if not ends.all(): precision = np.take_along_axis(precision, last, 0)
-        return ((hits*precision).sum(0)/np.maximum(hits.sum(0), 1)).mean()
+        aps = (hits*precision).sum(0)/np.maximum(hits.sum(0), 1)
+        return aps.mean()
     return np.array([one(c) for c in counts.astype(np.float32)])
 
 # %% ../nbs/05_evaluation.ipynb #f1772384
 def bootstrap_map(scores, targets, n=500, seed=0, level=.95, less=None):
-    "Interval of `mean_average_precision` over `n` draws of the clips, centred on the value; `scores`, `targets` (N, C). `less`: other scores, for the interval of the difference"
+    """Interval (low, high) of `mean_average_precision` over `n` draws of the clips, centred on the value
+
+    `scores`, `targets` (N, C); `less`: other scores (N, C), for the interval of the difference.
+    """
     scores, targets = _embeddings(scores, 'scores'), torch.as_tensor(targets)
     rng, size = np.random.default_rng([seed, 5]), len(scores)
     counts = np.stack([np.bincount(rng.integers(size, size=size), minlength=size) for _ in range(n)])
     value, draws = mean_average_precision(scores, targets), drawn_map(scores.numpy(), targets.numpy(), counts)
     if less is not None:
         less = _embeddings(less, 'less')
-        value, draws = value - mean_average_precision(less, targets), draws - drawn_map(less.numpy(), targets.numpy(), counts)
+        value = value - mean_average_precision(less, targets)
+        draws = draws - drawn_map(less.numpy(), targets.numpy(), counts)
     low, high = np.quantile(draws, [(1 - level)/2, (1 + level)/2]) + value - draws.mean()
     return float(low), float(high)
 
 # %% ../nbs/05_evaluation.ipynb #9dcdb057
 def kfold(accuracies):
-    """Mean and population std over folds, of `accuracies` (folds, epochs) on the test folds: a dict with 'paper' (the epoch with the largest sum,
-    the first of equals, as in the released code) and 'honest' (the last epoch), each with 'epoch' (0-based), 'mean' and 'std'"""
+    """Mean and population std over folds, of `accuracies` (folds, epochs) on the test folds
+
+    A dict with 'paper' (the epoch with the largest sum, the first of equals, as in the released code) and 'honest' (the
+    last epoch), each with 'epoch' (0-based), 'mean' and 'std'. ValueError for anything but finite numbers (folds,
+    epochs).
+    """
     acc = np.asarray(accuracies, dtype=float)
-    if acc.ndim != 2 or 0 in acc.shape or not np.isfinite(acc).all(): raise ValueError(f'accuracies of shape {acc.shape}: expected finite numbers (folds, epochs)')
+    if acc.ndim != 2 or 0 in acc.shape or not np.isfinite(acc).all():
+        raise ValueError(f'accuracies of shape {acc.shape}: expected finite numbers (folds, epochs)')
     def row(epoch): return dict(epoch=int(epoch), mean=float(acc[:, epoch].mean()), std=float(acc[:, epoch].std()))
     return dict(paper=row(acc.sum(0).argmax()), honest=row(acc.shape[1] - 1))

@@ -10,28 +10,29 @@ from pathlib import Path
 
 import pandas as pd
 import torch
+from fastcore.basics import patch
 
-from .clip import clip_artifact, load_clip
-from .config import Profile
 from .encoder import load
+from .engine.config import Profile
+from .engine.recipes import MODELS, frozen_towers, input_norms, known, trained
 from .evaluation import similarity
-from .features import load_norms, norms
-from .preprocessing import fbank, load_audio
-from .scores import MODELS, trained
-from .stages import checkpoint
+from .frozen.features import load_norms
+from .frozen.towers import load_towers
+from .models.trainings import checkpoint
+from .preprocessing import fbank, front_end, load_audio
 
 # %% ../nbs/09_listen.ipynb #206a55a8
 class Listener:
     "A trained audio encoder with the text tower that it was trained to meet"
     def __init__(self, cfg:Profile, model:str='+AT w/ GC'):
-        "ValueError for a model that is not in `vipant.scores.MODELS`; trains it if it is not there"
-        if model not in MODELS: raise ValueError(f'model {model!r} is not known: use one of {", ".join(MODELS)}')
-        f = cfg.fbank
-        mean, std = load_norms(norms(cfg).make())
-        self.front = dict(n_frames=f.n_frames, n_mels=f.n_mels, frame_shift=f.frame_shift, mean=mean, std=std, pad_value=f.pad_value,
-                          resample=f.resample or (cfg.world.sample_rate if cfg.data.maker else 0))
+        "ValueError for a model that is not in `vipant.engine.recipes.MODELS`; trains it if it is not there"
+        known('model', model, MODELS)
+        mean, std = load_norms(input_norms(cfg).make())
+        rate = cfg.fbank.resample or (cfg.world.sample_rate if cfg.data.maker else 0)
+        own = dict(n_frames=cfg.fbank.n_frames, mean=mean, std=std, resample=rate, stored=True)
+        self.front = front_end(cfg.fbank) | own
         self.encoder = load(checkpoint(trained(cfg, model).make()))
-        self.clip = load_clip(cfg, clip_artifact(cfg).make())
+        self.towers = load_towers(cfg, frozen_towers(cfg).make())
 
     @torch.no_grad()
     def sounds(self, paths) -> torch.Tensor:
@@ -40,15 +41,18 @@ class Listener:
 
     def texts(self, texts) -> torch.Tensor:
         "Embeddings (N, D) of sentences"
-        return self.clip.texts(list(texts))
+        return self.towers.texts(list(texts))
 
-    def name(self, paths, names, prompt='the sound of') -> pd.DataFrame:
-        "Cosine of each sound (a row) with each name (a column) behind the prompt; the highest is the answer"
-        scores = similarity(self.sounds(paths), self.texts([f'{prompt} {n}'.strip() for n in names]))
-        return pd.DataFrame(scores.numpy(), [Path(p).name for p in paths], list(names))
+# %% ../nbs/09_listen.ipynb #45facd84
+@patch
+def name(self:Listener, paths, names, prompt='the sound of') -> pd.DataFrame:
+    "Cosine of each sound (a row) with each name (a column) behind the prompt; the highest is the answer"
+    scores = similarity(self.sounds(paths), self.texts([f'{prompt} {n}'.strip() for n in names]))
+    return pd.DataFrame(scores.numpy(), [Path(p).name for p in paths], list(names))
 
-    def search(self, sentence:str, paths, k=5) -> pd.DataFrame:
-        "The `k` sounds nearest to a sentence, best first"
-        scores = similarity(self.texts([sentence]), self.sounds(paths))[0]
-        best = scores.argsort(descending=True, stable=True)[:k]
-        return pd.DataFrame(dict(sound=[Path(paths[i]).name for i in best], cosine=scores[best].numpy()))
+@patch
+def search(self:Listener, sentence:str, paths, k=5) -> pd.DataFrame:
+    "The `k` sounds nearest to a sentence, best first"
+    scores = similarity(self.texts([sentence]), self.sounds(paths))[0]
+    best = scores.argsort(descending=True, stable=True)[:k]
+    return pd.DataFrame(dict(sound=[Path(paths[i]).name for i in best], cosine=scores[best].numpy()))
