@@ -106,7 +106,7 @@ def test_check_finds_a_flipped_bit_and_what_is_damaged_is_made_again(killed):
     place, env, _ = killed
     assert run(BIN/'vipant', 'check', '--profile', 'smoke', env=env).returncode == 0
     norms = place/'runs'/'smoke'/'norms'/'norms.json'
-    norms.write_text(norms.read_text().replace('1', '2', 1))
+    norms.write_text(norms.read_text(encoding='utf-8').replace('1', '2', 1), encoding='utf-8')
     r = run(BIN/'vipant', 'check', '--profile', 'smoke', env=env)
     assert r.returncode == 1 and 'norms: norms.json is not what was written' in r.stdout and '1 of' in r.stderr
     before = (place/'runs'/'smoke'/'texts'/'esc50-bare.npy').read_bytes()

@@ -58,7 +58,7 @@ def esc50(tmp_path, monkeypatch):
         (audio/f'{k}.wav').write_bytes(b'')
         rows.append(f'{k}.wav,{k%5 + 1},{target},{label}')
     (tmp_path/'data'/'esc50'/'meta').mkdir()
-    (tmp_path/'data'/'esc50'/'meta'/'esc50.csv').write_text('\n'.join(rows) + '\n')
+    (tmp_path/'data'/'esc50'/'meta'/'esc50.csv').write_text('\n'.join(rows) + '\n', encoding='utf-8')
     for name in ('RUNS', 'FIGURES'): monkeypatch.setenv(f'VIPANT_{name}', str(tmp_path/name.lower()))
     monkeypatch.delenv('VIPANT_OVERRIDE', raising=False)
     return tmp_path/'data'

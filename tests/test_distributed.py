@@ -44,7 +44,7 @@ def test_two_processes_reach_the_weights_of_one(folder):
 
 def log(run):
     "Names and values (steps, 6) of the first columns of a training's log"
-    head, *rows = [line.split(',')[:6] for line in (run/'log.csv').read_text().splitlines()]
+    head, *rows = [line.split(',')[:6] for line in (run/'log.csv').read_text(encoding='utf-8').splitlines()]
     return head, torch.tensor([[float(x) for x in row] for row in rows])
 
 def test_rank_zero_writes_the_same_log_once(folder):

@@ -21,7 +21,7 @@ def broken(whole, tmp_path, monkeypatch):
     return tmp_path/'data', lambda override='': profile('smoke', override=f'data.root={tmp_path}/data {override}')
 
 def clip_ids(root, split):
-    lines = (root/'audioset'/f'{split}_segments.csv').read_text().splitlines()
+    lines = (root/'audioset'/f'{split}_segments.csv').read_text(encoding='utf-8').splitlines()
     rows = [line.split(', ') for line in lines if not line.startswith('#')]
     return [f'{r[0]}_{float(r[1]):.3f}' for r in rows]
 
@@ -32,7 +32,7 @@ def test_unreadable_sound_is_listed_and_left_out(broken):
     (root/'audioset'/'audio'/f'{ids[3]}.wav').write_bytes(b'RIFF no wave')
     (root/'audioset'/'audio'/f'{ids[5]}.wav').unlink()
     folder = artifact.make()
-    coverage = json.loads((folder/'coverage.json').read_text())
+    coverage = json.loads((folder/'coverage.json').read_text(encoding='utf-8'))
     counts = [coverage[k] for k in ('listed', 'present', 'readable')]
     assert counts == [len(ids), len(ids) - 1, len(ids) - 2]
     assert [id for id, _ in coverage['unreadable']] == [ids[3]]
@@ -52,12 +52,12 @@ def test_unreadable_frame_is_listed_and_left_out(broken):
     id = clip_ids(root, 'eval')[0]
     (root/'audioset'/'frames'/f'{id}_2.jpg').write_bytes(b'\xff\xd8 no picture')
     folder = frame_embeddings(cfg('data.max_unreadable=.2'), 'audioset', 'eval').make()
-    coverage = json.loads((folder/'coverage.json').read_text())
+    coverage = json.loads((folder/'coverage.json').read_text(encoding='utf-8'))
     assert [i for i, _ in coverage['unreadable']] == [id] and id not in Store.open(folder).ids
 
 def test_csv_without_a_column(broken):
     root, cfg = broken
-    (root/'audiocaps'/'val.csv').write_text('audiocap_id,youtube_id,caption\n1,abc,A dog barks\n')
+    (root/'audiocaps'/'val.csv').write_text('audiocap_id,youtube_id,caption\n1,abc,A dog barks\n', encoding='utf-8')
     with pytest.raises(ValueError, match='val.csv.*start_time'): log_mels(cfg(), 'audiocaps', 'val').make()
 
 def test_missing_csv(broken):

@@ -31,7 +31,7 @@ def store(cfg, tmp_path_factory):
     for name in ('meta', 'audio'): (root/name).mkdir()
     for name in NAMES: sf.write(root/'audio'/f'{name}.wav', pcm(name).T, SAMPLE_RATE, subtype='PCM_16')
     rows = ''.join(f'{name}.wav,1,0,tone\n' for name in NAMES)
-    (root/'meta'/'esc50.csv').write_text('filename,fold,target,category\n' + rows)
+    (root/'meta'/'esc50.csv').write_text('filename,fold,target,category\n' + rows, encoding='utf-8')
     write_log_mels(out, cfg, root, 'esc50', 'all', cfg.fbank.n_frames)
     return Store.open(out)
 

@@ -57,7 +57,7 @@ class Lab:
             f'--IdentityProvider.token={self.token}', f'--ServerApp.root_dir={place}',
             '--LabApp.expose_app_in_browser=True', '--LabApp.extension_manager=readonly',
             '--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate']
-        with self.log.open('w') as log:
+        with self.log.open('w', encoding='utf-8') as log:
             self.process = subprocess.Popen([sys.executable, '-m', 'jupyterlab', *options], cwd=place, env=env,
                                             stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT)
 
@@ -66,14 +66,16 @@ class Lab:
         request = urllib.request.Request(f'{self.address}/api{path}?token={self.token}', method=method)
         with urllib.request.urlopen(request, timeout=60) as response: return json.loads(response.read() or 'null')
 
+    def said(self): return self.log.read_text(encoding='utf-8')
+
     def wait(self):
         "Until it answers; AssertionError with its log if it ends before"
         end = time.time() + STARTS
         while time.time() < end:
-            assert self.process.poll() is None, self.log.read_text()
+            assert self.process.poll() is None, self.said()
             try: return self.ask('')
             except OSError: time.sleep(.5)
-        raise AssertionError(f'JupyterLab did not answer: {self.log.read_text()}')
+        raise AssertionError(f'JupyterLab did not answer: {self.said()}')
 
     def shut_down_kernels(self):
         for session in self.ask('/sessions'): self.ask(f'/sessions/{session["id"]}', 'DELETE')
@@ -92,7 +94,7 @@ def lab(tmp_path_factory):
     settings = place/'lab-settings'/'@jupyterlab'/'apputils-extension'
     settings.mkdir(parents=True)
     no_news = dict(fetchNews='false')       # else a question covers the page
-    (settings/'notification.jupyterlab-settings').write_text(json.dumps(no_news))
+    (settings/'notification.jupyterlab-settings').write_text(json.dumps(no_news), encoding='utf-8')
     server = Lab(place)
     try:
         server.wait()

@@ -34,7 +34,7 @@ def test_notebook(path):
         # papermill's help loses a line whose comment holds one of these
         assert not [l for l in tagged[0].source.splitlines() if re.search('[\'"=]', l.partition('#')[2])]
     assert not [o for c in nb.cells for o in c.get('outputs', []) if o.output_type == 'error']
-    assert not re.search(r'/(home|root|work|tmp)/', path.read_text()), 'a path of somebody\'s machine'
+    assert not re.search(r'/(home|root|work|tmp)/', path.read_text(encoding='utf-8')), 'a path of somebody\'s machine'
 
 @pytest.fixture(scope='module')
 def copy(tmp_path_factory):
@@ -44,7 +44,11 @@ def copy(tmp_path_factory):
     for name in ('settings.ini', 'README.md', 'pyproject.toml'): shutil.copy(ROOT/name, to)
     return to
 
-def modules(root): return {f.relative_to(root).as_posix(): f.read_text() for f in sorted((root/'vipant').rglob('*.py'))}
+def read(path): return path.read_text(encoding='utf-8')
+
+def modules(root):
+    files = sorted((root/'vipant').rglob('*.py'))
+    return {f.relative_to(root).as_posix(): read(f) for f in files}
 
 def test_export_changes_nothing(copy):
     "What the notebooks export is the package, and nothing is in it besides but vipant.released, which hands names on"
@@ -61,4 +65,4 @@ def test_clean_changes_nothing(copy):
     assert r.returncode == 0, r.stderr
     for f in NOTEBOOKS:
         cleaned = copy/f.relative_to(ROOT)
-        assert json.loads(f.read_text()) == json.loads(cleaned.read_text()), f'{f.name}: run nbdev_clean'
+        assert json.loads(read(f)) == json.loads(read(cleaned)), f'{f.name}: run nbdev_clean'

@@ -64,7 +64,7 @@ def test_configuration_is_plain_and_its_fbank_settings_are_the_papers():
 
 def test_record_beside_the_converted_file_names_its_source(tmp_path):
     convert(GOLDEN, tmp_path/'tiny.safetensors')
-    record = json.loads((tmp_path/'tiny.json').read_text())
+    record = json.loads((tmp_path/'tiny.json').read_text(encoding='utf-8'))
     assert record['sha256'] == sha256(GOLDEN.read_bytes()).hexdigest() and record['source'] == GOLDEN.name
     assert record['config'] == config(GOLDEN) and record['logit_scale'] == pytest.approx(np.log(1/.07), abs=1e-4)
 
@@ -132,7 +132,7 @@ def test_scale_is_found_under_both_names(tmp_path, name, value):
     loss = OrderedDict({'loss_head_va.logit_scale': torch.tensor(1.), name: torch.tensor(value)})
     path = write(tmp_path/'x.pth', CFG, (tower(), loss))
     convert(path, tmp_path/'x.safetensors')
-    assert json.loads((tmp_path/'x.json').read_text())['logit_scale'] == pytest.approx(value)
+    assert json.loads((tmp_path/'x.json').read_text(encoding='utf-8'))['logit_scale'] == pytest.approx(value)
 
 def test_other_shapes_missing_and_unknown_tensors_are_named_in_one_line(tmp_path):
     longer = 'misc.positional_embedding has shape (57, 64): expected (56, 64), one and a grid of 11 x 5'
@@ -169,7 +169,7 @@ def test_hostile_pickle_is_refused_and_not_run(tmp_path, where, function):
 def test_a_plain_pickle_a_text_and_nothing_are_refused(tmp_path):
     (tmp_path/'x.pth').write_bytes(pickle.dumps(Call(os.system, f'touch {tmp_path/"ran"}')))
     with pytest.raises(ValueError, match='no whole zip file'): load(tmp_path/'x.pth')
-    (tmp_path/'x.pth').write_text('')
+    (tmp_path/'x.pth').write_text('', encoding='utf-8')
     with pytest.raises(ValueError, match='no whole zip file'): load(tmp_path/'x.pth')
     with pytest.raises(FileNotFoundError, match='no such checkpoint'): load(tmp_path/'y.pth')
     with zipfile.ZipFile(tmp_path/'z.pth', 'w') as z: z.writestr('readme', 'no pickle')
@@ -247,7 +247,7 @@ def test_fetch_gives_an_encoder_and_asks_once(server, tmp_path, noise):
     assert fetch(NAME, tmp_path) == out and len(server.asked) == 1
     assert server.asked[0][0] == '/model/01FFQTZK9YBPRDQHHR6157AGBR/00071478.pth'
     assert left(tmp_path) == [NAME + s for s in ('.json', '.pth', '.pth.json', '.safetensors')]
-    record = json.loads((tmp_path/f'{NAME}.pth.json').read_text())
+    record = json.loads((tmp_path/f'{NAME}.pth.json').read_text(encoding='utf-8'))
     known = dict(sha256=sha256(server.body).hexdigest(), bytes=len(server.body), url=address(NAME))
     assert {k: record[k] for k in known} == known
 
@@ -374,6 +374,6 @@ def test_curated_captions_are_downloaded_and_read(server, tmp_path):
     (read_map, '[0, "a"]\n[1, 2]\n', 2), (read_map, '[0, "a"]\n[1, "b"]\n[0, "c"]\n', 3),
     (read_pairs, '{"a": [1],\n"b": }', 2)))
 def test_a_malformed_line_is_named(tmp_path, read, text, line):
-    (tmp_path/'x').write_text(text)
+    (tmp_path/'x').write_text(text, encoding='utf-8')
     with pytest.raises(ValueError, match=rf'x, line {line}: .*expected') as e: list(read(tmp_path/'x'))
     assert one_line(e)

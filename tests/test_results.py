@@ -64,7 +64,9 @@ def test_pictures_are_small():
         if f.suffix in ('.png', '.svg'): assert f.stat().st_size < 300_000, f.name
 
 def test_readme_shows_what_was_made():
-    readme = (FIGURES.parents[1]/'README.md').read_text()
+    readme = (FIGURES.parents[1]/'README.md').read_text(encoding='utf-8')
     shown = re.findall(r'<!-- (\w+) -->\n(.*?)\n<!-- /\1 -->', readme, flags=re.S)
     assert shown, 'README shows no table'
-    for name, text in shown: assert (FIGURES/f'{name}.md').read_text().strip() == text.strip(), f'{name}: make readme'
+    for name, text in shown:
+        made = (FIGURES/f'{name}.md').read_text(encoding='utf-8')
+        assert made.strip() == text.strip(), f'{name}: make readme'

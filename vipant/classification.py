@@ -21,7 +21,7 @@ from .data.layouts import clips, label_map, label_names
 from .encoder import AudioEncoder, load, save
 from .engine.config import Contrast, Profile
 from .engine.recipes import SETS, STARTS, known
-from .engine.runtime import device, pin_threads
+from .engine.runtime import device, pin_threads, write_whole
 from .evaluation import bootstrap, kfold
 from .frozen.features import Store, load_norms
 from .models.trainings import Sampler, checkpoint, embed_audio, new_encoder
@@ -102,9 +102,9 @@ def keep_last(head:ClassificationHead, out:Path):
     epoch-NN.safetensors and head.safetensors in the folder `out`.
     """
     def write(encoder, path):
-        for old in out.glob('epoch-*.safetensors'): old.unlink()    # a killed run goes on from state.pt
         save(encoder, path)
-        save_file(head.state_dict(), out/'head.safetensors')
+        write_whole(out/'head.safetensors', lambda part: save_file(head.state_dict(), part))
+        for old in out.glob('epoch-*.safetensors'): old.unlink()    # a killed run goes on from state.pt
     return write
 
 def part(store:Store, rows) -> Store:
@@ -126,7 +126,8 @@ def train_classifier(out:Path, cfg:Profile, stage:Contrast, encoder:AudioEncoder
     def on_epoch(encoder, epoch):
         embedded = embed_audio(encoder, held, norm).to(loss.head.logit_scale.device)
         predicted = loss.head(embedded).argmax(1).cpu().numpy()
-        if rank_world()[0] == 0: np.save(out/f'predicted-{epoch:02d}.npy', predicted)
+        kept = out/f'predicted-{epoch:02d}.npy'
+        if rank_world()[0] == 0: write_whole(kept, lambda part: np.save(part, predicted))
         return dict(accuracy=float((predicted == target[test]).mean()))
     groups = lars_groups(nn.ModuleList([encoder, loss]), stage.lr_weight, stage.lr_bias, stage.weight_decay)
     optim = LARS(groups, lr=0, momentum=stage.momentum, eta=stage.eta)
@@ -139,9 +140,18 @@ def train_classifier(out:Path, cfg:Profile, stage:Contrast, encoder:AudioEncoder
 def _collect(out, epochs, ids, target):
     "predictions.npz in place of the files that the epochs have left"
     files = [out/f'predicted-{epoch:02d}.npy' for epoch in range(1, epochs + 1)]
-    predicted = np.stack([np.load(f) for f in files])
-    np.savez_compressed(out/'predictions.npz', ids=np.array(ids), target=target, predicted=predicted)
-    for f in files: f.unlink()
+    if not (out/'predictions.npz').exists():    # else it was killed below
+        made = dict(ids=np.array(ids), target=target, predicted=np.stack([_predicted(f, len(ids)) for f in files]))
+        write_whole(out/'predictions.npz', lambda part: np.savez_compressed(part, **made))
+    for f in files: f.unlink(missing_ok=True)
+
+def _predicted(path, n) -> np.ndarray:
+    "What an epoch predicted, class numbers (n,); ValueError if they are not there"
+    try: found = np.load(path)
+    except (OSError, ValueError, EOFError): found = np.zeros(0)
+    if found.shape == (n,): return found
+    raise ValueError(f'{path} is gone or damaged: expected the predictions of {n} clips; '
+                     'delete the folder to train anew')
 
 # %% ../nbs/06_classification.ipynb #06841d47
 def train_fold(out:Path, cfg:Profile, data:Path, norm:Path, sounds:Path, dataset:str, init:str, fold:int, **start:Path):
@@ -204,11 +214,20 @@ def score_folds(out:Path, cfg:Profile, data:Path, dataset:str, **folds:Path):
 
     The columns of predictions.csv: id, fold, target, predicted (class numbers).
     """
-    made = [np.load(folder/'predictions.npz') for folder in folds.values()]
+    made = [_predictions(folder/'predictions.npz') for folder in folds.values()]
     names = label_names(data, dataset)
     rows = fold_rows([(m['target'], m['predicted']) for m in made], names, cfg.evaluation.n_bootstrap)
     name = dict(esc50='ESC50', us8k='US8K').get(dataset, dataset.upper())
-    pd.DataFrame([dict(dataset=name, **r) for r in rows]).to_csv(out/'rows.csv', index=False)
+    _write_csv(out/'rows.csv', pd.DataFrame([dict(dataset=name, **r) for r in rows]))
     def answers(k, m): return dict(id=m['ids'], fold=k, target=m['target'], predicted=m['predicted'][-1])
-    every = pd.concat([pd.DataFrame(answers(k, m)) for k, m in enumerate(made, 1)])
-    every.to_csv(out/'predictions.csv', index=False)
+    _write_csv(out/'predictions.csv', pd.concat([pd.DataFrame(answers(k, m)) for k, m in enumerate(made, 1)]))
+
+def _write_csv(path, table): write_whole(path, lambda part: table.to_csv(part, index=False))
+
+def _predictions(path) -> dict:
+    "The arrays of a predictions.npz; ValueError if they cannot be read"
+    try:
+        with np.load(path) as f: return {k: f[k] for k in ('ids', 'target', 'predicted')}
+    except FileNotFoundError: raise
+    except Exception as e:      # broken zips fail in many ways
+        raise ValueError(f'{path} cannot be read as predictions ({e}): delete the folder to train anew') from None

@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from tqdm import tqdm
 
+from .data.csv_files import read_json
 from .data.layouts import audioset_labels, audioset_segments, clips, read_coco_captions
 from .engine.config import Profile
 from .engine.recipes import MINED
@@ -24,7 +25,7 @@ from .frozen.towers import load_towers
 # %% ../nbs/04_curation.ipynb #43907452
 def candidate_captions(source:str, data:Path, free:Path=None) -> list:
     "The captions of a source (paper, Table 2), each once, in order; `free`: the folder of FC's"
-    if source == 'fc': captions = json.loads((free/'captions.json').read_text(encoding='utf-8'))
+    if source == 'fc': captions = read_json(free/'captions.json', list)
     elif source == 'vc': captions = read_coco_captions(data)
     else:
         sets = [clips(data, 'audiocaps', 'train')] + ([clips(data, 'clotho', 'development')] if source == 'ac' else [])
@@ -94,4 +95,7 @@ def _label_texts(cfg, ids, data) -> list:
     names, wanted, labels = audioset_labels(data, 'index'), set(ids), {}
     for split in ('unbalanced_train', 'balanced_train'):
         labels |= {id: mids for _, id, mids in audioset_segments(data, split) if id in wanted}
+    if lost := sorted({m for mids in labels.values() for m in mids} - names.keys()):
+        raise ValueError(f'{Path(data)/"audioset"/"class_labels_indices.csv"} lacks {len(lost)} labels of the clips: '
+                         f'{", ".join(lost[:3])}')
     return [[f'{cfg.curation.prompt_labels} {names[m].lower()}' for m in labels.get(id, [])] for id in ids]

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from .encoder import load
+from .engine.checkpoints import read_record
 from .engine.config import Profile
 from .engine.recipes import SHARES, caption_pairs, share_benchmark, with_share
 from .engine.runtime import pin_threads
@@ -59,7 +60,7 @@ def mark_epochs(out:Path, cfg:Profile, data:Path, norm:Path, texts:Path, trainin
     """
     pin_threads(cfg)
     tasks, heard = Tasks(cfg, data, texts, norm, sounds), ('AudioCaps', 'ESC50')
-    last = json.loads((training/'summary.json').read_text(encoding='utf-8'))['epochs']
+    last = read_record(training/'summary.json', epochs=int)['epochs']
     found = {m: [] for m in MEASURES if MEASURES[m][0] in heard}
     for epoch in range(1, last + 1):
         encoder = load(checkpoint(training, epoch))

@@ -186,16 +186,16 @@ def fit(encoder, loss_fn, # modules; what is trained are the parameters in `opti
     `loss_fn(encoder, batch)` is the loss of the whole batch, the same on every process (see `gather`). `out`: see
     engine.checkpoints; of a finished training the last epoch is loaded. A resumed run has the same weights: bit for bit
     on a CPU with as many threads, on a GPU as far as its kernels are deterministic. ValueError for a loss or weight
-    that is not finite, a wrong number of batches, a folder of another seed or length. Released code: train.py.
+    that is not finite, a wrong number of batches, a folder of another plan or damaged. Released code: train.py.
     """
-    if save is None: save = _save
-    plan = dict(seed=seed, epochs=epochs, steps_per_epoch=steps_per_epoch)
+    save, plan = save or _save, dict(seed=seed, epochs=epochs, steps_per_epoch=steps_per_epoch)
     parts = dict(encoder=encoder, loss=loss_fn, optim=optim)
     device, files = torch.device(device), TrainingFolder(Path(out), plan, writes=rank_world()[0] == 0)
     encoder.to(device), loss_fn.to(device)
     if done := files.finished(encoder): return done
     at = files.restore(parts, device, on_epoch is not None)
     share_start(encoder, loss_fn)
+    files.mend(at, encoder, save)
     with _bar(epochs, at, progress) as bar:
         training_loop(encoder, loss_fn, batches, optim, at, files, parts, factor=factor, on_epoch=on_epoch, save=save,
                       device=device, model=torch.compile(encoder) if compile else encoder, bar=bar, **plan)
@@ -244,10 +244,11 @@ def average_gradients(optim):
     for g, mean in zip(grads, means): g.copy_(mean.view_as(g))
 
 def share_start(*modules):
-    "Give all processes the parameters and buffers of rank 0"
+    "Give all processes the parameters and buffers of rank 0; none goes on before all are here"
     if rank_world()[1] == 1: return
     for m in modules:
         for t in m.state_dict().values(): dist.broadcast(t, 0)
+    dist.barrier()
 
 # %% ../nbs/03_training.ipynb #7f1bc919
 def log_row(epoch, at, optim, loss_fn) -> dict:

@@ -11,17 +11,20 @@ import hashlib
 import json
 import os
 import re
+import shutil
 import zipfile
 from base64 import b64decode
 from http.client import HTTPException
 from pathlib import Path
 from typing import NamedTuple
 from urllib.error import HTTPError, URLError
-from urllib.request import Request, urlopen
+from urllib.parse import urlsplit
+from urllib.request import HTTPRedirectHandler, Request, build_opener
 
 from filelock import FileLock
 from tqdm import tqdm
 
+from .csv_files import read_json, read_utf8
 from ..engine.runtime import file_hash, write_text
 
 # %% ../../nbs/data/released_files.ipynb #3facd549
@@ -67,14 +70,22 @@ def address(name:str, base_url='') -> str:
     raise ValueError(f'released file {name!r} is not known: use one of {", ".join([*RELEASED, *CURATED])}')
 
 # %% ../../nbs/data/released_files.ipynb #75e68c39
+class _Redirects(HTTPRedirectHandler):
+    "Follow the server to another address, from https to nothing but https, from http to either"
+    def redirect_request(self, req, fp, code, msg, headers, newurl):
+        if urlsplit(newurl).scheme in {'https', urlsplit(req.full_url).scheme}:
+            return super().redirect_request(req, fp, code, msg, headers, newurl)
+        raise ValueError(f'{req.full_url}: the server leads to {newurl[:200]!r}: expected an address of the same kind')
+
 def _ask(address:str, done:int, said:dict):
     "The server's answer to a request for `address` from byte `done`, if it still is the file of which it `said`"
     headers = {'Accept-Encoding': 'identity'}
     if done: headers |= {'Range': f'bytes={done}-', 'If-Range': said['validator']}
-    try: return urlopen(Request(address, headers=headers), timeout=60)
+    try: return build_opener(_Redirects).open(Request(address, headers=headers), timeout=60)
     except HTTPError as e:
         with e: kind = FileNotFoundError if e.code in (404, 410) else ConnectionError
-        raise kind(f'{address}: the server answers {e.code} {e.reason}; '
+        reason = ' '.join(str(e.reason).split())[:200]
+        raise kind(f'{address}: the server answers {e.code} {reason}; '
                    'for a mirror of the same layout set VIPANT_RELEASED_URL') from None
     except (URLError, HTTPException, OSError) as e:
         why = getattr(e, 'reason', '') or e or type(e).__name__
@@ -83,7 +94,7 @@ def _ask(address:str, done:int, said:dict):
 
 def _range(response) -> tuple[int, str]:
     "(first byte, bytes of the whole file) of an answer that is a part"
-    span = re.fullmatch(r'bytes (\d+)-\d+/(\d+)', response.headers.get('Content-Range', ''))
+    span = re.fullmatch(r'bytes ([0-9]{1,18})-[0-9]+/([0-9]+)', response.headers.get('Content-Range', ''))
     if span: return int(span[1]), span[2]
     raise ValueError(f'{response.url}: the server sends a part and does not say which '
                      f'({response.headers.get("Content-Range")}); try a mirror')
@@ -94,9 +105,9 @@ def _said(response) -> dict:
     h = response.headers
     etag, modified = h.get('ETag', ''), h.get('Last-Modified', '')
     start, length = _range(response) if response.status == 206 else (0, h.get('Content-Length'))
-    if not (length or '').isdigit():
+    if not re.fullmatch('[0-9]{1,18}', length or ''):
         raise ValueError(f'{response.url}: the server does not say how long the file is; try a mirror')
-    md5 = re.search(r'md5=([\w+/=]+)', ','.join(h.get_all('x-goog-hash') or []))
+    md5 = re.search(r'md5=([A-Za-z0-9+/]{22}==)', ','.join(h.get_all('x-goog-hash') or []))     # 16 bytes
     validator = modified if etag.startswith('W/') else etag or modified     # If-Range takes no weak tag
     return dict(start=start, bytes=int(length), etag=etag, modified=modified,
                 md5=b64decode(md5[1]).hex() if md5 else '', validator=validator)
@@ -113,19 +124,36 @@ def _check_same(address, part, done, said, now):
         raise ValueError(f'{address}: asked for byte {done}, the server sends from {now["start"]}; '
                          f'delete {part} to start anew')
 
+def _check_room(address, part, now):
+    "ValueError if what the server will send does not fit on the disk: then nothing is begun"
+    needed, free = now['bytes'] - now['start'], shutil.disk_usage(part.parent).free
+    if not now['start'] and part.is_file(): free += part.stat().st_size     # it gives way
+    if needed > free:
+        raise ValueError(f'{address}: the server wants to send {needed:,} bytes, {free:,} are free in {part.parent}: '
+                         'make room, or try a mirror')
+
+# %% ../../nbs/data/released_files.ipynb #9b5d29e5
+def _noted(part, note) -> dict:
+    "What the server said of the file that is in `part` so far; {} if nothing is known of it"
+    if not part.is_file() or not note.is_file(): return {}
+    try: said = read_json(note)
+    except ValueError: return {}
+    return said if {'url', 'validator', 'bytes', 'etag', 'modified', 'md5'} <= said.keys() else {}
+
 def _arrive(address:str, part:Path) -> dict:
     """Fill `part` with the file at `address`, from where it stands; what the server said of it
 
-    ConnectionError on a break, ValueError if it changed.
+    ConnectionError on a break, ValueError if it changed or does not fit on the disk.
     """
     note = part.with_name(part.name + '.json')
-    said = json.loads(note.read_text()) if part.is_file() and note.is_file() else {}
+    said = _noted(part, note)
     known = said.get('url') == address and said['validator']        # without one the rest may be another file's
     done = part.stat().st_size if known else 0
     if known and done == said['bytes']: return said
     with _ask(address, done, said) as response:
         now = _said(response) | dict(url=address)
         _check_same(address, part, done, said, now)
+        _check_room(address, part, now)
         if not now['start']:
             part.unlink(missing_ok=True)
             write_text(note, json.dumps(now))
@@ -140,7 +168,7 @@ def _take(response, part, now):
     with open(part, 'ab') as f, bar:
         while size < whole:
             why = ''
-            try: chunk = response.read(2**20)
+            try: chunk = response.read(min(2**20, whole - size))
             except (HTTPException, OSError) as e: chunk, why = b'', f' ({e or type(e).__name__})'
             if not chunk:
                 raise ConnectionError(f'{now["url"]}: the connection ended{why} after {size} of {whole} bytes; '
@@ -152,7 +180,11 @@ def _take(response, part, now):
 # %% ../../nbs/data/released_files.ipynb #e401ac82
 def _write_record(record:Path, **said): write_text(record, json.dumps(said, indent=1) + '\n')
 
-def _recorded(record:Path) -> str: return json.loads(record.read_text())['sha256']
+def _recorded(record:Path) -> str:
+    "The SHA-256 in a record; ValueError for what is none"
+    said = read_json(record)
+    if isinstance(said.get('sha256'), str): return said['sha256']
+    raise ValueError(f'{record} has no SHA-256: delete it to accept the file as it is')
 
 def _check_kept(path:Path, record:Path) -> Path:
     "`path`, if it is what `record` says; a file without a record (brought by hand) is given one"
@@ -203,11 +235,13 @@ def download(name:str, folder, base_url='') -> Path:
 # %% ../../nbs/data/released_files.ipynb #dcb7edaa
 def _lines(path, expected:str, check):
     "Json values of the lines of `path`; ValueError with file and line for one that is not as `expected`"
-    with open(path, encoding='utf8') as f:
+    with open(path, 'rb') as f:
         for n, line in enumerate(f, 1):
-            try: value = json.loads(line)
-            except json.JSONDecodeError: value = None
-            if not check(value): raise ValueError(f'{path}, line {n}: {line.strip()[:60]!r}; expected {expected}')
+            try: value = json.loads(line.decode('utf-8'))
+            except (ValueError, RecursionError): value = None
+            if not check(value):
+                text = line.decode('utf-8', errors='replace').strip()[:60]
+                raise ValueError(f'{path}, line {n}: {text!r}; expected {expected}')
             yield value
 
 def _found(path) -> Path:
@@ -244,8 +278,10 @@ def read_map(path) -> dict:
 def read_pairs(path) -> dict:
     "{clip: [caption ids]} of a json of pairs; ValueError with file and line or clip, FileNotFoundError"
     expected = 'expected one object {"CLIP": [caption ids]}'
-    try: pairs = json.loads(_found(path).read_text(encoding='utf8'))
+    text = read_utf8(_found(path))
+    try: pairs = json.loads(text)
     except json.JSONDecodeError as e: raise ValueError(f'{path}, line {e.lineno}: {e.msg}; {expected}') from None
+    except (ValueError, RecursionError): raise ValueError(f'{path}, line 1: too deep or too long; {expected}') from None
     if not isinstance(pairs, dict): raise ValueError(f'{path}, line 1: a {type(pairs).__name__}; {expected}')
     for clip, ids in pairs.items():
         if not _is_ids(ids): raise ValueError(f'{path}, clip {clip}: {str(ids)[:60]}; expected a list of caption ids')

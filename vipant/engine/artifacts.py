@@ -209,10 +209,10 @@ def _build(artifact, inputs):
     path, key, start = artifact.path, artifact.key, time.time()
     part = path.parent/f'.{artifact.name}.part'
     left = part/'.key'
-    goes_on = artifact.resumes and left.is_file() and left.read_text() == key
+    goes_on = artifact.resumes and left.is_file() and left.read_text(encoding='utf-8') == key
     if part.exists() and not goes_on: shutil.rmtree(part)
     part.mkdir(exist_ok=True)
-    if artifact.resumes: left.write_text(key)
+    if artifact.resumes: left.write_text(key, encoding='utf-8')
     _resolved(artifact.builder)(part, artifact.cfg, **inputs, **artifact.args)
     left.unlink(missing_ok=True)
     write_text(part/'provenance.json', json.dumps(_record(artifact, part, time.time() - start), indent=1))

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from . import recipes
 from .artifacts import Artifact, provenance
-from .config import Profile, profile
+from .config import Profile, profile, whole_number
 
 # %% ../../nbs/engine/experiments.ipynb #ebd5c8e2
 PARTS = ('scores', 'supervision', 'ablations', 'pivotability', 'supervised')    # in the order of results.csv
@@ -150,6 +150,7 @@ def results(name:str='', seeds:int=1, override:str='', *parts:str):
     From its results.csv, or made now, with whatever must be trained for them.
     """
     from vipant.engine.results_file import read_results, write_results
+    seeds = whole_number(seeds, 'seeds')        # papermill reads 1e0 as 1.0
     cfgs, parts = [profile(name, seed, override) for seed in range(seeds)], parts or PARTS
     if cfgs[0].released.weights == 'released': parts = PARTS[:1]
     expected = {(c.seed, p) for c in cfgs for p in parts if c.seed == 0 or p not in ONE_SEED}

@@ -9,16 +9,15 @@ __all__ = ['Job', 'JobFailed', 'run_jobs', 'closure', 'Make', 'artifact_jobs']
 import contextlib
 import time
 from collections.abc import Callable
-from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, wait
 from dataclasses import dataclass, field
 from functools import cache
-from multiprocessing import get_context
 
 from tqdm import tqdm
 
 from .artifacts import Artifact
 from .config import runs_dir
-from .runtime import shown
+from .runtime import end_children, shown, worker_pool
 
 # %% ../../nbs/engine/jobs.ipynb #9a9b3397
 @dataclass
@@ -58,8 +57,7 @@ def run_jobs(jobs:list, workers:int, echo=tqdm.write, pool=None) -> dict:
     left, took, failed, live = [j for j in jobs if j.name not in done], {}, {}, {}
     if not left: return took
     def ready(): return sorted((j for j in left if set(j.needs) & names <= done), key=lambda j: -weight[j.name])
-    pool = pool or ProcessPoolExecutor(workers, mp_context=get_context('spawn'))
-    with pool, tqdm(total=len(left), unit='job', smoothing=0) as bar:
+    with _ended(pool or worker_pool(workers)) as pool, tqdm(total=len(left), unit='job', smoothing=0) as bar:
         while left or live:
             for job in ready()[:workers - len(live)]:
                 left.remove(job)
@@ -72,6 +70,17 @@ def run_jobs(jobs:list, workers:int, echo=tqdm.write, pool=None) -> dict:
                 bar.update()
     if failed: raise JobFailed(_failures(jobs, failed, left))
     return took
+
+# %% ../../nbs/engine/jobs.ipynb #ad86cc48
+@contextlib.contextmanager
+def _ended(pool):
+    "The pool; who is interrupted does not wait for what its processes are at"
+    try: yield pool
+    except BaseException:
+        end_children()
+        pool.shutdown(wait=False, cancel_futures=True)
+        raise
+    pool.shutdown()
 
 # %% ../../nbs/engine/jobs.ipynb #d979d6cf
 def _note(job, future, seconds, done, took, failed, echo):

@@ -4,9 +4,11 @@
 
 # %% auto #0
 __all__ = ['all_notebooks', 'paper_notebooks', 'notebook_sources', 'find_notebook', 'parameters', 'check_parameters',
-           'output_path', 'read_stamp', 'execute', 'run_notebook', 'notebook_done', 'RunNotebook', 'notebook_jobs']
+           'read_parameters', 'output_path', 'read_stamp', 'execute', 'run_notebook', 'notebook_done', 'RunNotebook',
+           'notebook_jobs']
 
 # %% ../../nbs/engine/notebooks.ipynb #90ec1c1b
+import ast
 import hashlib
 import json
 import os
@@ -15,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from .artifacts import code_version
-from .config import Profile, figures_dir, repo_root, runs_dir
+from .config import Profile, figures_dir, read_value, repo_root, runs_dir
 from .jobs import Job, JobFailed
 from .runtime import file_hash, say, shown, write_text
 
@@ -54,6 +56,23 @@ def check_parameters(path:Path, params:dict):
         if k not in known:
             names = ', '.join(known) or 'none, it takes none'
             raise ValueError(f'{path.name} has no parameter {k!r}: use one of {names}')
+
+# %% ../../nbs/engine/notebooks.ipynb #ca219b21
+def _kind(default:str):
+    "The type of a parameter's default, which papermill gives as code; text, if it is no plain value"
+    try: kind = type(ast.literal_eval(default))
+    except (ValueError, SyntaxError): return str
+    return kind if kind in (int, float, bool) else str
+
+def read_parameters(path:Path, texts:list) -> dict:
+    """The (name, text) pairs `texts` as parameters of a notebook, each read by the type of its default
+
+    ValueError for a name that the notebook does not have, and for a text that is no such value.
+    """
+    texts = dict(texts)
+    check_parameters(path, texts)
+    known = parameters(path) if texts else {}
+    return {k: read_value(_kind(known[k]), text, f'{path.stem}: {k}') for k, text in texts.items()}
 
 # %% ../../nbs/engine/notebooks.ipynb #7946ea21
 def output_path(cfg:Profile, path:Path, params:dict) -> Path:

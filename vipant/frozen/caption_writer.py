@@ -33,15 +33,15 @@ def word_tokenizer(lines:list):
 def train_language_model(pages:list, cfg:Profile, out:Path, length=96, batch_size=16, lr=3e-3):
     """Train a small GPT-2 on `pages` (one string each, lines are captions)
 
-    Writes model and tokenizer to `out`, as `transformers` loads them, and log.csv (loss an epoch).
+    Writes model and tokenizer to `out`, as `transformers` loads them, and log.csv (loss an epoch). ValueError if the
+    pages do not fill one row of `length` words.
     """
     from transformers import GPT2Config, GPT2LMHeadModel
     c = cfg.lm
     pin_threads(cfg)
     torch.manual_seed(cfg.world.seed)
     tok = word_tokenizer([line for page in pages for line in page.split('\n')])
-    stream = torch.tensor(tok('\n'.join(pages) + '\n').input_ids)
-    rows = stream[:len(stream)//length*length].view(-1, length)
+    rows = _rows(torch.tensor(tok('\n'.join(pages) + '\n').input_ids), length)
     sizes = dict(vocab_size=len(tok), n_positions=256, n_embd=c.width, n_layer=c.layers, n_head=max(1, c.width//32))
     model = GPT2LMHeadModel(GPT2Config(**sizes, bos_token_id=tok.eos_token_id, eos_token_id=tok.eos_token_id))
     optimiser, losses = torch.optim.AdamW(model.parameters(), lr=lr), []
@@ -59,13 +59,23 @@ def train_language_model(pages:list, cfg:Profile, out:Path, length=96, batch_siz
     model.save_pretrained(out)
     tok.save_pretrained(out)
 
+# %% ../../nbs/frozen/caption_writer.ipynb #1d58ed24
+def _rows(stream, length) -> torch.Tensor:
+    "The stream of tokens cut into rows (N, length); ValueError if it does not fill one"
+    if len(stream) < length:
+        raise ValueError(f'the corpus has {len(stream)} words: expected at least {length} to train on')
+    return stream[:len(stream)//length*length].view(-1, length)
+
 # %% ../../nbs/frozen/caption_writer.ipynb #0a1d8701
 def sample_captions(model:str|Path, coco:list, n:int, n_prompts:int, seed:int, batch_size=100) -> list:
     """`n` different captions by the causal language model `model` (a name or folder for `transformers`)
 
     Each is primed with `n_prompts` captions of `coco` (paper, section 3.3).
-    ValueError if the model repeats itself too much.
+    ValueError if the model repeats itself too much, or if there are fewer captions than a prompt holds.
     """
+    if len(coco) < n_prompts:
+        raise ValueError(f'COCO has {len(coco)} captions here: expected at least the {n_prompts} of a prompt '
+                         '(lm.prompts)')
     from transformers import logging, pipeline, set_seed
     logging.set_verbosity_error()
     set_seed(seed)

@@ -18,7 +18,7 @@ from ..data.layouts import Coverage, clips, present
 from ..engine.config import Profile
 from ..engine.runtime import pin_threads, write_text
 from .towers import load_towers
-from ..preprocessing import fbank_norms, front_end, is_longer, load_audio, load_image, normalise, padded_log_mel
+from ..preprocessing import fbank_norms, file_log_mel, front_end, load_image, normalise
 
 # %% ../../nbs/frozen/features.ipynb #353e8ef7
 @dataclass
@@ -43,16 +43,19 @@ def _names(path) -> list: return json.loads(path.read_text(encoding='utf-8')) if
 
 # %% ../../nbs/frozen/features.ipynb #48b340ae
 def write_store(out:Path, ids:list, read, shape:tuple, coverage:Coverage, max_unreadable:float):
-    """Fill a store with `read(k)` for each id, leaving out those that raise ValueError
+    """Fill a store with `read(k)` for each id, leaving out those whose files cannot be read (ValueError, OSError)
 
-    ValueError if a larger share than `max_unreadable` does.
+    ValueError if their share is larger than `max_unreadable`. What cannot be written is no matter of one clip: raised.
     """
     x = np.lib.format.open_memmap(out/'x.npy', 'w+', np.float16, (len(ids), *shape))
     good, bad = [], []
     for k, id in enumerate(tqdm(ids, desc=out.name.strip('.').removesuffix('.part'), leave=False)):
-        try: x[len(good)] = read(k)
-        except ValueError as e: bad.append((id, str(e)))
-        else: good.append(id)
+        try: row = read(k)
+        except (ValueError, OSError) as e:
+            bad.append((id, str(e)))
+            continue
+        x[len(good)] = row      # not in the block above: a full disk is no unreadable clip
+        good.append(id)
     coverage = coverage.read(bad, max_unreadable)
     x.flush()
     if bad: _shorten(out/'x.npy', len(good))
@@ -83,9 +86,8 @@ def write_log_mels(out:Path, cfg:Profile, data:Path, dataset:str, split:str, n_f
         if id in at:
             if id in store.longer: longer.append(id)
             return store.x[at[id]]
-        waveform, rate = load_audio(paths[k])
-        x = padded_log_mel(waveform, rate, n_frames, **front)
-        if is_longer(waveform, rate, n_frames, **front): longer.append(id)
+        x, cropped = file_log_mel(paths[k], n_frames, **front)
+        if cropped: longer.append(id)
         return x
     write_store(out, ids, read, (n_frames, cfg.fbank.n_mels), coverage, cfg.data.max_unreadable)
     write_text(out/'longer.json', json.dumps(longer))

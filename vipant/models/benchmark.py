@@ -8,7 +8,6 @@ __all__ = ['DIRECTIONS', 'LEADING', 'write_task_texts', 'marked_rows', 'retrieva
            'score_training', 'write_rows', 'score_oracle']
 
 # %% ../../nbs/models/benchmark.ipynb #4c7ff16e
-import json
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +17,7 @@ from fastcore.basics import patch
 
 from ..data.layouts import clips, label_map
 from ..encoder import load
+from ..engine.checkpoints import selected_epoch
 from ..engine.config import Profile
 from ..engine.recipes import SOUNDS, task_inputs
 from ..engine.runtime import pin_threads, write_whole
@@ -25,6 +25,7 @@ from vipant.evaluation import (
     average_precisions,
     bootstrap,
     bootstrap_map,
+    check_not_collapsed,
     mean_average_precision,
     retrieval,
     similarity,
@@ -212,10 +213,12 @@ def score_training(out:Path, cfg:Profile, data:Path, norm:Path, texts:Path, trai
     """rows.csv: the scores of a training under both protocols, and their `difference`
 
     Without `both` under the honest one alone. TASK.npy: the audio embeddings (N, D) of the honest checkpoint.
+    ValueError for an epoch whose embeddings are all alike, or that has no weights.
     """
     pin_threads(cfg)
     tasks = Tasks(cfg, data, texts, norm, sounds)
-    honest = json.loads((training/'selected.json').read_text(encoding='utf-8'))['epoch']
+    for name, text in tasks.texts.items(): check_not_collapsed(text, f'texts {name} in {texts}')
+    honest = selected_epoch(training)
     epochs = _epochs(training) if both else [honest]
     chosen, best = _embedded(tasks, training, epochs, honest)
     rows = [dict(r, protocol='honest', checkpoint=honest) for task in SOUNDS for r in tasks.rows(task, chosen[task])]
@@ -233,8 +236,10 @@ def write_rows(out:Path, rows:list):
 
 # %% ../../nbs/models/benchmark.ipynb #38d679ca
 def _epochs(training) -> list:
-    "The epochs whose weights the folder of a training holds"
-    return sorted(int(f.stem.removeprefix('epoch-')) for f in training.glob('epoch-*.safetensors'))
+    "The epochs whose weights the folder of a training holds; FileNotFoundError if the chosen one is not among them"
+    found = sorted(int(f.stem.removeprefix('epoch-')) for f in training.glob('epoch-*.safetensors'))
+    if (chosen := selected_epoch(training)) in found: return found
+    raise FileNotFoundError(f'{training}: selected.json names epoch {chosen}, there are weights of {found}')
 
 def _embedded(tasks, training, epochs, honest) -> tuple:
     """Embeddings by task of the honest epoch, and (epoch, embeddings) by task of the best one
@@ -244,6 +249,7 @@ def _embedded(tasks, training, epochs, honest) -> tuple:
     best, score = {}, dict.fromkeys(SOUNDS, -np.inf)
     for epoch in epochs:
         audio = tasks.embed(load(checkpoint(training, epoch)))
+        for task, x in audio.items(): check_not_collapsed(x, f'{training.name}, epoch {epoch}, sounds of {task}')
         if epoch == honest: chosen = audio
         for task in SOUNDS:
             if (s := tasks.lead(task, audio[task])) > score[task]: score[task], best[task] = s, (epoch, audio[task])
@@ -252,8 +258,11 @@ def _embedded(tasks, training, epochs, honest) -> tuple:
 # %% ../../nbs/models/benchmark.ipynb #779bf023
 def score_oracle(out:Path, cfg:Profile, texts:Path, frames:Path, sounds:Path):
     "rows.csv: picture-text retrieval on AudioCaps by the frozen CLIP, the same under both protocols"
-    frames, sounds = Store.open(frames), Store.open(sounds)
-    image = torch.from_numpy(middle_frame(frames.x)[frames.rows(sounds.ids)].astype(np.float32))
-    found = retrieval_rows(cfg, image, torch.from_numpy(np.load(texts/'audiocaps.npy')))
+    pictures, sounds = Store.open(frames), Store.open(sounds)
+    image = torch.from_numpy(middle_frame(pictures.x)[pictures.rows(sounds.ids)].astype(np.float32))
+    text = torch.from_numpy(np.load(texts/'audiocaps.npy'))
+    check_not_collapsed(image, f'pictures of AudioCaps in {frames}')
+    check_not_collapsed(text, f'captions of AudioCaps in {texts}')
+    found = retrieval_rows(cfg, image, text)
     rows = [dict(dataset='AudioCaps', **r, protocol=p, checkpoint='') for p in ('honest', 'paper') for r in found]
     write_rows(out, rows)

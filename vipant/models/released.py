@@ -7,17 +7,21 @@ __all__ = ['config', 'resolve', 'fbank_settings', 'load', 'convert', 'fetch', 'w
 
 # %% ../../nbs/models/released.ipynb #9ea0bd55
 import json
+import math
 import os
 import pickle
+import pickletools
 import re
 import zipfile
+from _compat_pickle import IMPORT_MAPPING, NAME_MAPPING
 from collections import OrderedDict
 from pathlib import Path
 
 import torch
+from torch._C import PyTorchFileReader
 
 from ..data.released_files import RELEASED, download
-from ..encoder import AudioEncoder
+from ..encoder import AudioEncoder, checked_state, expected_shapes, printable, token_grid, without_prefix
 from ..encoder import save as save_encoder
 from ..engine.config import Profile, repo_root
 from ..engine.runtime import file_hash, write_text
@@ -31,30 +35,90 @@ def _stand_ins() -> list:
     "(stand-in, name) of every class that a released configuration may name"
     nodes = [f'nodes.{kind}Node' for kind in ('Any', 'String', 'Integer', 'Float', 'Boolean', 'Enum')]
     others = ['dictconfig.DictConfig', 'listconfig.ListConfig', 'base.ContainerMetadata', 'base.Metadata']
-    names = [f'omegaconf.{n}' for n in nodes + others] + ['typing.Any']
+    plain_types = [f'builtins.{t}' for t in ('dict', 'list', 'tuple', 'str', 'int', 'float', 'bool')]
+    names = [f'omegaconf.{n}' for n in nodes + others] + ['typing.Any'] + plain_types
     inert = [(type(n.rsplit('.', 1)[-1], (_Inert,), {}), n) for n in names]
-    plain_types = [(t, f'builtins.{t.__name__}') for t in (dict, list, tuple, str, int, float, bool)]
     defaults = lambda *args: OrderedDict()      # PyTorch fills no defaultdict
-    return inert + plain_types + [(defaults, 'collections.defaultdict')]
+    return inert + [(defaults, 'collections.defaultdict')]
+
+def _needed() -> set:
+    "Names of all that a released checkpoint may name, stand-ins and tensors of plain storages"
+    kinds = ('Float', 'Half', 'Double', 'BFloat16', 'Long', 'Int', 'Short', 'Char', 'Byte', 'Bool')
+    tensors = {'torch._utils._rebuild_tensor_v2', 'torch._utils._rebuild_parameter', 'collections.OrderedDict'}
+    return tensors | {f'torch.{kind}Storage' for kind in kinds} | {name for _, name in _stand_ins()}
 
 # %% ../../nbs/models/released.ipynb #f01c3b9f
+_before_1_6 = b'l\xfc\x9cF\xf9 j\xa8P\x19'       # the number with which such a file begins
+
 def _check_zip(path):
     "ValueError unless `path` is a whole, undamaged zip of stored parts; FileNotFoundError"
     if not Path(path).is_file(): raise FileNotFoundError(f'{path}: there is no such checkpoint')
+    size = Path(path).stat().st_size
+    with open(path, 'rb') as f: head = f.read(64)
+    if _before_1_6 in head:
+        raise ValueError(f"{path} is in torch's format before 1.6, which cannot be checked before it is read: where "
+                         "you trust it, write it anew: "
+                         "torch.save(torch.load('OLD.pth', weights_only=False), 'NEW.pth')")
     if not zipfile.is_zipfile(path):
-        raise ValueError(f'{path} is no whole zip file ({Path(path).stat().st_size} bytes): '
+        raise ValueError(f'{path} is no whole zip file ({size} bytes): '
                          'expected a checkpoint of torch.save; if it was cut short, fetch it again')
     try:
         with zipfile.ZipFile(path) as z:
-            packed, bad = any(i.compress_type for i in z.infolist()), z.testzip()
-    except (zipfile.BadZipFile, EOFError, OSError) as e:
-        raise ValueError(f'{path} is a damaged zip file ({e}): fetch it again') from None
-    if packed:
-        raise ValueError(f'{path} holds compressed parts: '
-                         'expected a checkpoint of torch.save, which compresses nothing')
-    if bad: raise ValueError(f'{path} is damaged: its part {bad} does not match its checksum; fetch it again')
+            wrong = _wrong_parts(z.infolist(), size)
+            bad = None if wrong else z.testzip()
+    except Exception as e:      # broken zips fail in many ways, too
+        raise ValueError(f'{path} is a damaged zip file ({_first_line(e)}): fetch it again') from None
+    if wrong: raise ValueError(f'{path} {wrong}')
+    if bad:
+        raise ValueError(f'{path} is damaged: its part {printable(bad)} does not match its checksum; fetch it again')
 
-def _first_line(e): return (str(e) or 'no reason given').splitlines()[0]
+# %% ../../nbs/models/released.ipynb #fbd662e1
+def _wrong_parts(parts, size) -> str:
+    "What is wrong with the parts of a zip of `size` bytes, before any is read; '' if nothing is"
+    if any(i.compress_type or i.flag_bits & 1 for i in parts):
+        return 'holds compressed parts: expected a checkpoint of torch.save, which compresses nothing'
+    claimed = sum(max(i.file_size, i.compress_size) for i in parts)
+    return f'claims parts of {claimed} bytes, the file has {size}: refused' if claimed > size else ''
+
+def _first_line(e): return (str(e) or 'no reason given').splitlines()[0][:200]
+
+# %% ../../nbs/models/released.ipynb #a911c298
+_MARK, _TUPLE = object(), 300       # a released checkpoint's largest tuple has some 20 parts, parts of parts counted
+
+def _instructions(data:bytes):
+    "Names (dotted) and tuples (number of parts) that the pickle `data` makes, one after the other; nothing is made"
+    stack, memo = [], {}
+    for op, arg, _ in pickletools.genops(data):
+        if op.name == 'GLOBAL': yield _global(arg)
+        if 'PUT' in op.name: memo[arg] = stack[-1]
+        if op.name == 'MARK': stack.append(_MARK)
+        if op.name == 'MARK' or 'PUT' in op.name: continue
+        taken, sizes = list(op.stack_before), []
+        if pickletools.stackslice in taken:
+            while (top := stack.pop()) is not _MARK: sizes.append(top)
+            taken = taken[:-2]
+        sizes += [stack.pop() for _ in taken]
+        size = memo[arg] if 'GET' in op.name else 1
+        if 'TUPLE' in op.name:
+            size += sum(sizes)
+            yield size
+        stack += [size]*len(op.stack_after)
+
+# %% ../../nbs/models/released.ipynb #a04817f0
+def _global(arg:str) -> str:
+    "The dotted name, in Python 3, of what a pickle of protocol 2 names 'module name'"
+    module, name = arg.split(' ', 1)
+    module, name = NAME_MAPPING.get((module, name), (IMPORT_MAPPING.get(module, module), name))
+    return f'{module}.{name}'
+
+def _check_pickle(data:bytes):
+    "ValueError unless the pickle `data` makes nothing but what a released checkpoint needs"
+    needed = _needed()
+    for found in _instructions(data):
+        if isinstance(found, int) and found > _TUPLE: raise ValueError(f'nests tuples, more than {_TUPLE} parts in one')
+        if isinstance(found, str) and found not in needed:
+            raise ValueError(f'names {printable(found)}, which no released checkpoint needs: '
+                             'refused, nothing of it was run')
 
 # %% ../../nbs/models/released.ipynb #b79212f0
 def _unpickled(path):
@@ -63,14 +127,15 @@ def _unpickled(path):
     ValueError in one line for what is not allowed.
     """
     _check_zip(path)
+    try: data = PyTorchFileReader(str(path)).get_record('data.pkl')      # what torch.load reads
+    except Exception as e: raise ValueError(f'{path} cannot be read as a checkpoint ({_first_line(e)})') from None
+    try: _check_pickle(data)
+    except ValueError as e: raise ValueError(f'{path} {_first_line(e)}') from None
+    except Exception as e: raise ValueError(f'{path} cannot be unpickled: {_first_line(e)}') from None
     try:
         with torch.serialization.safe_globals(_stand_ins()):
             return torch.load(path, map_location='cpu', weights_only=True, mmap=True)
-    except pickle.UnpicklingError as e:
-        found = re.search(r'GLOBAL (\S+)', str(e))
-        if not found: raise ValueError(f'{path} cannot be unpickled: {_first_line(e)}') from None
-        raise ValueError(f'{path} names {found[1]}, which no released checkpoint needs: '
-                         'refused, nothing of it was run') from None
+    except pickle.UnpicklingError as e: raise ValueError(f'{path} cannot be unpickled: {_first_line(e)}') from None
     except Exception as e:      # broken pickles fail in many ways, all of them mean the same
         why = f'{type(e).__name__}: {_first_line(e)}'
         raise ValueError(f'{path} cannot be read as a checkpoint ({why})') from None
@@ -83,23 +148,37 @@ def _state(node:_Inert):
     if '_content' in state: return state['_content']
     raise ValueError(f'the configuration holds a {type(node).__name__} without a value')
 
-def _plain(node):
-    "A tree of stand-ins as dict, list, str, numbers, bool and None"
+_DEEPEST, _LONGEST = 100, 200_000     # levels; characters and values, those counted again that stand in several places
+
+def _plain(node, above=(), left=None):
+    "A tree of stand-ins as dict, list, str, numbers, bool and None; `left`: [how much more there may be of it]"
+    left = [_LONGEST] if left is None else left
     if isinstance(node, _Inert): node = _state(node)
-    if isinstance(node, dict): return {str(k): _plain(v) for k, v in node.items()}
-    if isinstance(node, (list, tuple)): return [_plain(v) for v in node]
+    left[0] -= len(node) + 1 if isinstance(node, str) else 1
+    if left[0] < 0: raise ValueError(f'the configuration is longer than {_LONGEST} characters')
     if node is None or isinstance(node, (str, int, float, bool)): return node
-    raise ValueError(f'the configuration holds a {type(node).__name__}: expected dicts, lists, strings and numbers')
+    if not isinstance(node, (dict, list, tuple)):
+        raise ValueError(f'the configuration holds a {type(node).__name__}: expected dicts, lists, strings and numbers')
+    if id(node) in above: raise ValueError('the configuration contains itself')
+    if len(above) == _DEEPEST: raise ValueError(f'the configuration is nested more than {_DEEPEST} deep')
+    above = (*above, id(node))
+    if not isinstance(node, dict): return [_plain(v, above, left) for v in node]
+    return {_key(k, left): _plain(v, above, left) for k, v in node.items()}
+
+def _key(k, left) -> str:
+    if not isinstance(k, (str, int, float, bool)):
+        raise ValueError(f'the configuration has a {type(k).__name__} as a name: expected strings')
+    left[0] -= len(str(k))
+    return str(k)
 
 # %% ../../nbs/models/released.ipynb #9d9ae4d8
 def _parts(path) -> tuple:
     "(configuration, model) of the checkpoint `path`"
     found = _unpickled(path)
     if not isinstance(found, dict) or not {'cfg', 'model'} <= set(found):
-        what = sorted(map(str, found))[:5] if isinstance(found, dict) else type(found).__name__
+        what = sorted(map(printable, found))[:5] if isinstance(found, dict) else type(found).__name__
         raise ValueError(f'{path} holds {what}: expected the keys cfg and model')
     try: cfg = _plain(found['cfg'])
-    except RecursionError: raise ValueError(f'{path}: the configuration contains itself') from None
     except ValueError as e: raise ValueError(f'{path}: {e}') from None
     if not isinstance(cfg, dict):
         raise ValueError(f'{path}: the configuration is a {type(cfg).__name__}, expected a dict')
@@ -113,16 +192,20 @@ def config(path) -> dict:
     return _parts(path)[0]
 
 # %% ../../nbs/models/released.ipynb #5b9bf149
-def resolve(cfg:dict, key:str, seen=()):
+def resolve(cfg:dict, key:str, seen=(), left=None):
     """The value at the dotted `key` of a configuration, whole references followed
 
-    `seen`: the keys on the way here. ValueError if it is not there or refers to itself.
+    `seen`: the keys on the way here; `left`: [how many more may be looked up]. ValueError if it is not there, refers to
+    itself, or to more than a hundred others.
     """
+    left = [100] if left is None else left
+    left[0] -= 1
+    if left[0] < 0: raise ValueError(f'the configuration refers on and on from {printable((*seen, key)[0])}')
     if key in seen: raise ValueError(f'the configuration refers to itself: {" -> ".join((*seen, key))}')
     def follow(value):
         if isinstance(value, list): return [follow(v) for v in value]
         found = re.fullmatch(r'\$\{([\w.]+)\}', value) if isinstance(value, str) else None
-        return resolve(cfg, found[1], (*seen, key)) if found else value
+        return resolve(cfg, found[1], (*seen, key), left) if found else value
     value = cfg
     for part in key.split('.'):
         if not isinstance(value, dict) or part not in value: raise ValueError(f'the configuration has no {key}')
@@ -157,12 +240,24 @@ def _audio_and_loss(model) -> tuple[dict, dict]:
     if not several or len(model) not in (2, 4) or not all(isinstance(m, dict) for m in model):
         what = f'{type(model).__name__}{f" of {len(model)}" if several else ""}'
         raise ValueError(f'model is a {what}: expected 2 or 4 state dicts')
-    audio, loss = model[-3] if len(model) == 4 else model[0], model[-1]
+    audio, loss = (without_prefix(m) for m in (model[-3] if len(model) == 4 else model[0], model[-1]))
     for name, v in audio.items():
+        if not isinstance(name, str): raise ValueError(f'a tensor is named {printable(name)}: expected strings')
         if isinstance(v, torch.Tensor) and v.is_floating_point() and v.layout == torch.strided: continue
         what = v.dtype if isinstance(v, torch.Tensor) else type(v).__name__
-        raise ValueError(f'{name} is a {what}: expected a tensor of floats')
+        raise ValueError(f'{printable(name)} is a {what}: expected a tensor of floats')
     return audio, loss
+
+# %% ../../nbs/models/released.ipynb #5b3ad522
+def _check_claims(path, model, audio:dict):
+    "ValueError if tensors claim more bytes than lie in the checkpoint `path`, as copies of one value do"
+    with zipfile.ZipFile(path) as z: held = sum(i.file_size for i in z.infolist() if '/data/' in i.filename)
+    claims = {k: v.numel()*v.element_size() for k, v in audio.items()}
+    stores = [v.untyped_storage() for m in model for v in m.values() if isinstance(v, torch.Tensor)]
+    total = max(sum(claims.values()), sum({s.data_ptr(): s.nbytes() for s in stores}.values()))
+    if total <= held: return
+    most = max(claims, key=claims.get)
+    raise ValueError(f'its tensors claim {total} bytes, {printable(most)} {claims[most]} of them, {held} are there')
 
 # %% ../../nbs/models/released.ipynb #b83500d2
 _read_off = {'conv1.weight': 4, 'class_embedding': 1, 'proj': 2, 'transformer.resblocks.0.mlp.c_fc.weight': 2}
@@ -182,9 +277,11 @@ def _input_sizes(cfg:dict) -> dict:
     stride = [stride]*2 if isinstance(stride, int) else stride
     for what, pair in dict(stride=stride, resolution=resolution).items():
         if not isinstance(pair, list) or len(pair) != 2 or not all(type(v) is int and v > 0 for v in pair):
-            raise ValueError(f'the {what} of the audio tower is {pair}: expected two whole numbers (time, frequency)')
+            raise ValueError(f'the {what} of the audio tower is {printable(pair)}: '
+                             'expected two whole numbers (time, frequency)')
     return dict(n_frames=resolution[0], n_mels=resolution[1], stride=tuple(stride))
 
+# %% ../../nbs/models/released.ipynb #29f02ab1
 def _sizes(cfg:dict, weights:dict) -> dict:
     "Sizes of the encoder of `weights` (names of `AudioEncoder`), as its constructor takes them; ValueError for others"
     _check_dimensions(weights)
@@ -196,52 +293,56 @@ def _sizes(cfg:dict, weights:dict) -> dict:
                                     mlp_ratio=mlp_ratio, output_dim=weights['proj'].shape[1])
 
 # %% ../../nbs/models/released.ipynb #f5294d4c
-def _encoder(cfg:dict, audio:dict) -> AudioEncoder:
-    "The encoder of the released tensors `audio`; ValueError if one is missing, unknown or of another shape"
+def _expected(cfg:dict, audio:dict) -> tuple[dict, dict, dict]:
+    """Of the encoder of the released tensors `audio`: sizes, our name of each, the shape that each should have
+
+    ValueError if their sizes are those of no encoder, or their positions at odds with the configuration.
+    """
     names = {name: _our_name(name, 'encoder.conv1.weight' in audio) for name in audio}
-    weights = {names[name]: v for name, v in audio.items()}
-    sizes = _sizes(cfg, weights)
+    theirs = {k: name for name, k in names.items()}
+    if len(theirs) < len(names): raise ValueError('two of its tensors stand for the same one')
+    sizes = _sizes(cfg, {k: audio[name] for k, name in theirs.items()})
+    shapes, at = expected_shapes(sizes), theirs.get('positional_embedding')
+    found, wanted = tuple(audio[at].shape) if at else (), shapes['positional_embedding']
+    if at and found != wanted and len(audio) == len(shapes):
+        rows, columns = token_grid(*(sizes[k] for k in ('n_frames', 'n_mels', 'patch', 'stride')))
+        raise ValueError(f'{at} has shape {found}: expected {wanted}, '
+                         f'one and a grid of {rows} x {columns} by its configuration')
+    return sizes, names, {theirs.get(k, k): shape for k, shape in shapes.items()}
+
+def _encoder(sizes:dict, weights:dict) -> AudioEncoder:
+    "The encoder of `sizes` with copies of `weights` (names of `AudioEncoder`), in evaluation mode"
     with torch.device('meta'): encoder = AudioEncoder(**sizes)
-    _check_tensors(encoder, names, audio)
     encoder.load_state_dict({k: v.detach().to(torch.float32, copy=True) for k, v in weights.items()}, assign=True)
     return encoder.eval()
-
-def _check_tensors(encoder, names, audio):
-    "ValueError unless `audio` are the tensors of `encoder`; `names`: released -> ours"
-    expected, ours = {k: tuple(v.shape) for k, v in encoder.state_dict().items()}, set(names.values())
-    if missing := [k for k in expected if k not in ours]:
-        raise ValueError(f'{len(missing)} tensors are missing, the first is {missing[0]}')
-    if unknown := [name for name, k in names.items() if k not in expected]:
-        raise ValueError(f'{len(unknown)} tensors are unknown, the first is {unknown[0]}')
-    if len(ours) < len(names): raise ValueError('two of its tensors stand for the same one')
-    for name, k in names.items():
-        shape = tuple(audio[name].shape)
-        if shape == expected[k]: continue
-        grid = f', one and a grid of {encoder.grid[0]} x {encoder.grid[1]} by its configuration'
-        why = grid if k == 'positional_embedding' else ''
-        raise ValueError(f'{name} has shape {shape}: expected {expected[k]}{why}')
 
 # %% ../../nbs/models/released.ipynb #115b2845
 def _log_scale(loss:dict) -> float|None:
     "Log of the contrast's scale, of VA (`logit_scale`) or AT (`loss_head_al.logit_scale`); None if there is neither"
     for name in ('logit_scale', 'loss_head_al.logit_scale'):
         scale = loss.get(name)
-        if isinstance(scale, torch.Tensor) and scale.is_floating_point() and scale.numel() == 1: return float(scale)
+        if not (isinstance(scale, torch.Tensor) and scale.is_floating_point() and scale.numel() == 1): continue
+        if not math.isfinite(scale): raise ValueError(f'{name} is {float(scale)}: expected a finite number')
+        return float(scale)
     return None
 
+# %% ../../nbs/models/released.ipynb #e4d3643e
 def _read(path) -> tuple[dict, AudioEncoder, float|None]:
     "(configuration, encoder, log of the scale) of the released checkpoint `path`"
     cfg, model = _parts(path)
     try:
         audio, loss = _audio_and_loss(model)
-        return cfg, _encoder(cfg, audio), _log_scale(loss)
+        if audio: _check_claims(path, model, audio)
+        (sizes, names, expected), scale = _expected(cfg, audio), _log_scale(loss)
     except ValueError as e: raise ValueError(f'{path}: {e}') from None
+    audio = checked_state(audio, expected, path)
+    return cfg, _encoder(sizes, {names[name]: v for name, v in audio.items()}), scale
 
 def load(path) -> AudioEncoder:
     """The audio encoder of the released checkpoint `path`: float32, on the CPU, in evaluation mode
 
     Runs no code of the file. FileNotFoundError; ValueError, one line, for a file that is damaged, hostile, of other
-    tensors or at odds with its own configuration.
+    tensors, of values that are not finite, or at odds with its own configuration.
     """
     return _read(path)[1]
 
@@ -256,8 +357,8 @@ def convert(path, out) -> Path:
     if out.suffix != '.safetensors': raise ValueError(f'{out}: expected a name that ends in .safetensors')
     cfg, encoder, scale = _read(path)
     record = dict(source=path.name, sha256=file_hash(path), sizes=encoder.sizes, logit_scale=scale, config=cfg)
-    write_text(out.with_suffix('.json'), json.dumps(record, indent=1) + '\n')
     save_encoder(encoder, out)
+    write_text(out.with_suffix('.json'), json.dumps(record, indent=1) + '\n')      # last: it never stands alone
     return out
 
 # %% ../../nbs/models/released.ipynb #6592e765

@@ -17,14 +17,14 @@ from torch import nn
 
 from ..data.layouts import clips
 from ..encoder import AudioEncoder, load, randomise
-from ..engine.checkpoints import select_epoch
+from ..engine.checkpoints import select_epoch, selected_epoch
 from ..engine.config import Contrast, Profile
 from ..engine.recipes import known
 from ..engine.runtime import device, pin_threads, write_text
 from ..evaluation import retrieval, va_retrieval
 from ..frozen.features import Store, fbank_batch, load_norms
 from ..frozen.towers import build_towers, load_towers
-from ..preprocessing import front_end, load_audio, mask_batch, normalise, padded_log_mel
+from ..preprocessing import file_log_mel, front_end, mask_batch, normalise
 from ..training import LARS, ContrastiveLoss, fit, lars_groups, lr_factor, rank_world
 
 # %% ../../nbs/models/trainings.ipynb #651048df
@@ -72,7 +72,7 @@ class Sampler:
 # %% ../../nbs/models/trainings.ipynb #32dae49f
 def _recropped(cfg, norms, path, n_frames):
     "The FBANK (T, F) of a crop of the sound file `path`, drawn anew at each call"
-    x = padded_log_mel(*load_audio(path), n_frames, train=True, **front_end(cfg.fbank))
+    x, _ = file_log_mel(path, n_frames, train=True, **front_end(cfg.fbank))
     return normalise(x.half().float(), *norms)      # rounded as those from the store
 
 def longer_clips(sounds:Store, listed) -> dict:
@@ -102,7 +102,7 @@ def run_stage(out:Path, cfg:Profile, stage:Contrast, encoder:AudioEncoder, batch
 def checkpoint(folder:Path, epoch:int=None) -> Path:
     "The weights of a training after `epoch`; without one, of the epoch chosen on validation data"
     folder = Path(folder)
-    if epoch is None: epoch = json.loads((folder/'selected.json').read_text(encoding='utf-8'))['epoch']
+    if epoch is None: epoch = selected_epoch(folder)
     return folder/f'epoch-{epoch:02d}.safetensors'
 
 # %% ../../nbs/models/trainings.ipynb #091c71e2

@@ -13,7 +13,6 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
-import torchaudio
 from torch import nn
 from torch.utils.data import DataLoader, Dataset
 
@@ -26,7 +25,7 @@ from ..frozen.features import Store, load_norms
 from ..models.benchmark import class_targets
 from ..models.spectrogram_transformer import new_ast
 from ..models.trainings import embed_audio
-from ..preprocessing import fbank, front_end, load_audio, mask_batch
+from ..preprocessing import fbank, front_end, load_crop, mask_batch, named, resampled
 from ..training import fit, rank_world
 
 # %% ../../nbs/studies/audioset_classification.ipynb #61f7f6be
@@ -53,28 +52,28 @@ class Waves(Dataset):
     `paths`, `targets` (N, C): sound files and labels of all clips; `norm`: mean and deviation of the log-mels.
     """
     def __init__(self, settings:Fbank, paths:list, targets:np.ndarray, norm:tuple, draws:list):
-        self.settings, self.paths, self.targets, self.norm, self.draws = settings, paths, targets, norm, draws
+        self.settings, self.paths, self.targets, self.draws = settings, paths, targets, draws
+        self.front = front_end(settings) | dict(n_frames=settings.n_frames, mean=norm[0], std=norm[1])
 
     def __len__(self): return len(self.draws)
+    def label(self, k): return self.targets[k].astype(np.float32)
 
     def wave(self, k):
         "First channel (1, N) of a clip, its mean taken off, and its rate (Hz)"
-        x, rate = load_audio(self.paths[k])
-        return x[:1] - x[:1].mean(), rate
-
-    def label(self, k): return self.targets[k].astype(np.float32)
+        x, rate, _ = load_crop(self.paths[k], self.settings.n_frames, frame_shift=self.settings.frame_shift,
+                               whole_clip=True)
+        return x - x.mean(), rate
 
     def blend(self, k, partner, share):
         "Waveform, rate and label of a clip mixed with its partner, at the clip's rate"
         (x, rate), (y, other) = self.wave(k), self.wave(partner)
-        if other != rate: y = torchaudio.functional.resample(y, other, rate)
+        if other != rate: y = resampled(y, other, rate)
         return mixed(x, y, share), rate, share*self.label(k) + (1 - share)*self.label(partner)
 
     def __getitem__(self, i):
         k, partner, share = self.draws[i]
         x, rate, label = (*self.wave(k), self.label(k)) if partner < 0 else self.blend(k, partner, share)
-        mean, std = self.norm
-        x = fbank(x, rate, self.settings.n_frames, mean=mean, std=std, whole_clip=True, **front_end(self.settings))
+        with named(self.paths[k]): x = fbank(x, rate, whole_clip=True, **self.front)
         return x, torch.from_numpy(label)
 
 # %% ../../nbs/studies/audioset_classification.ipynb #767daf32

@@ -61,7 +61,7 @@ def add_videos(out:Path, given:Path) -> int:
     labels = {}
     for split in ('balanced_train', 'eval') if found else ():
         labels |= {id: mids for _, id, mids in audioset_segments(given, split) if id in found}
-    with open(out/'audioset'/'unbalanced_train_segments.csv', 'a') as f:
+    with open(out/'audioset'/'unbalanced_train_segments.csv', 'a', encoding='utf-8') as f:
         for id, mids in labels.items():
             ytid, start = id.rsplit('_', 1)
             f.write(f'{ytid}, {start}, {float(start) + 10:.3f}, "{",".join(mids)}"\n')
@@ -116,7 +116,7 @@ def write_rehearsal(out:Path, cfg:Profile):
     if os.environ.get('VIPANT_DATA'):
         given = Path(os.environ['VIPANT_DATA'])
         found = dict(videos=add_videos(out, given), clotho=add_clotho(out, given), esc50=replace_esc50(out, given))
-    (out/'real_files.json').write_text(json.dumps(found))
+    (out/'real_files.json').write_text(json.dumps(found), encoding='utf-8')
     mp4s_to_clips(out, max_unreadable=0.)
 
 # %% ../../nbs/studies/rehearsal.ipynb #1398e083
@@ -137,7 +137,7 @@ def outcome(path:Path) -> str:
         return f'{len(log)} steps, loss {log.loss.iloc[0]:.3f} to {log.loss.iloc[-1]:.3f}'
     if (path/'rows.csv').is_file(): return f'{len(pd.read_csv(path/"rows.csv"))} scores'
     if (path/'pairs.json').is_file():
-        chosen = json.loads((path/'pairs.json').read_text())
+        chosen = json.loads((path/'pairs.json').read_text(encoding='utf-8'))
         return f'{len(chosen)} clips, {sum(map(len, chosen.values()))} pairs'
     return f'{sum(f.is_file() for f in path.rglob("*"))} files'
 
@@ -197,7 +197,7 @@ def rehearsal(override:str='') -> pd.DataFrame:
     cfg = with_weights(override)
     table = rehearse(cfg)
     world = runs_dir(cfg)/table.set_index('stage').folder['world']
-    real = json.loads((world/'real_files.json').read_text())
+    real = json.loads((world/'real_files.json').read_text(encoding='utf-8'))
     print(f'rehearsal of {cfg.towers.model}: {time.time() - start:.0f} s ({table.cpu.sum():.0f} s of processor), '
           f'peak memory {table.peak_gb.max():.1f} GB, {torch.get_num_threads()} threads. '
           f'Real files: {", ".join(f"{n} {k}" for k, n in real.items())}. '

@@ -10,9 +10,7 @@ __all__ = ['LETTERS', 'US8K', 'stream', 'write_csv', 'Clip', 'draw_clips', 'labe
 # %% ../../nbs/world/files.ipynb #bb041415
 import csv
 import json
-import multiprocessing
 import os
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from zlib import crc32
@@ -20,6 +18,7 @@ from zlib import crc32
 import numpy as np
 from tqdm import tqdm
 
+from ..engine.runtime import worker_pool
 from .scenes import KINDS, Media, Scene, caption, draw_scene, write_media
 
 # %% ../../nbs/world/files.ipynb #52b3683f
@@ -84,14 +83,14 @@ def write_labels(folder):
     folder.mkdir(parents=True, exist_ok=True)
     names = [name for k in KINDS for name in k.labels]
     rows = [f'{i},{label_mid(name)},"{name}"' for i, name in enumerate(names)]
-    (folder/'class_labels_indices.csv').write_text('\n'.join(['index,mid,display_name', *rows, '']))
+    (folder/'class_labels_indices.csv').write_text('\n'.join(['index,mid,display_name', *rows, '']), encoding='utf-8')
     things = {}
     for k in KINDS: things.setdefault(k.hypernym, []).append(label_mid(k.labels[0]))
     nodes = [_node(label_mid('kind: ' + kind), f'{kind.capitalize()} sounds', mids) for kind, mids in things.items()]
     for thing, sound in (k.labels for k in KINDS):
         nodes.append(_node(label_mid(thing), thing, [label_mid(sound)]))
         nodes.append(_node(label_mid(sound), sound))
-    (folder/'ontology.json').write_text(json.dumps(nodes, indent=1) + '\n')
+    (folder/'ontology.json').write_text(json.dumps(nodes, indent=1) + '\n', encoding='utf-8')
 
 # %% ../../nbs/world/files.ipynb #38b1b281
 def write_segments(path, clips):
@@ -107,7 +106,7 @@ def write_segments(path, clips):
             f'# num_ytids={len(clips)}, num_segs={len(clips)}, num_unique_labels={len(used)}, '
             f'num_positive_labels={n_labels}',
             '# YTID, start_seconds, end_seconds, positive_labels']
-    path.write_text('\n'.join([*head, *rows, '']))
+    path.write_text('\n'.join([*head, *rows, '']), encoding='utf-8')
 
 # %% ../../nbs/world/files.ipynb #49f99847
 def _audiocaps_clips(world, unbalanced):
@@ -211,7 +210,7 @@ def write_coco(out, world):
         images.append(dict(id=image_id, file_name=f'{image_id:012d}.jpg', height=side, width=side))
         annotations.append(dict(image_id=image_id, id=i + 1, caption=caption('coco', scene, rng)))
     text = json.dumps(dict(images=images, annotations=annotations))
-    (folder/'captions_train2017.json').write_text(text + '\n')
+    (folder/'captions_train2017.json').write_text(text + '\n', encoding='utf-8')
 
 def write_web(out, world):
     "Pictures with two captions each under `out`: their table now; returns the `Media` still to be written"
@@ -235,7 +234,7 @@ def write_corpus(out, world):
         dialect = str(rng.choice(dialects, p=shares))
         blocks.append('\n'.join(caption(dialect, draw_scene(rng), rng) for _ in range(n)))
     (out/'text').mkdir(parents=True, exist_ok=True)
-    (out/'text'/'corpus.txt').write_text('\n\n'.join(blocks) + '\n')
+    (out/'text'/'corpus.txt').write_text('\n\n'.join(blocks) + '\n', encoding='utf-8')
 
 # %% ../../nbs/world/files.ipynb #1e9fc867
 def write_batches(work, workers):
@@ -246,7 +245,7 @@ def write_batches(work, workers):
                 write_media(*arguments)
                 bar.update()
             return
-        with ProcessPoolExecutor(workers, multiprocessing.get_context('spawn')) as pool:
+        with worker_pool(workers) as pool:
             running = [pool.submit(write_media, *arguments) for arguments in work]
             for batch in running:
                 batch.result()
