@@ -126,3 +126,14 @@ def test_no_warning_of_other_code(killed):
             f"[a.make() for a in wanted(profile('smoke'), '{TABLES}'.split(','))]")
     r = run(sys.executable, '-c', code, env=env)
     assert r.returncode == 0 and 'warning' not in r.stdout + r.stderr, r.stdout + r.stderr
+
+def test_what_was_made_from_a_world_of_other_code_is_said(killed):
+    "Whoever asks for scores hears of the world under them"
+    place, env, _ = killed
+    record = place/'runs'/'smoke'/'world'/'provenance.json'
+    made = json.loads(record.read_text(encoding='utf-8'))
+    record.write_text(json.dumps(made | dict(code='0.0.0+00000000')), encoding='utf-8')
+    code = ("from vipant.engine.recipes import benchmark, va_training; from vipant.engine.config import profile; "
+            "cfg = profile('smoke'); benchmark(cfg, va_training(cfg)).make()")
+    r = run(sys.executable, '-c', code, env=env)
+    assert r.returncode == 0 and "warning: made by other code than today's: world; " in r.stdout, r.stdout + r.stderr

@@ -192,14 +192,18 @@ Artifact.make = make
 _warned = set()
 
 def _warn_if_older(artifact):
-    "Say once which of the artifact and all that it was made from were made by other code than today's"
-    if not isinstance(artifact, Artifact) or artifact.path in _warned: return
+    "Say once, in one line, which of the artifact and all that it was made from were made by other code than today's"
+    if not (older := _older(artifact)): return
+    more = f' and {len(older) - 3} more' if len(older) > 3 else ''
+    say(f'warning: made by other code than today\'s: {", ".join(older[:3])}{more}; '
+        f'to make one again: vipant rebuild NAME --profile {artifact.cfg.name}')
+
+def _older(artifact) -> list:
+    "Names of those that were not asked about before, what an artifact was made from first"
+    if not isinstance(artifact, Artifact) or artifact.path in _warned: return []
     _warned.add(artifact.path)
-    for i in artifact.inputs.values(): _warn_if_older(i)
-    made = provenance(artifact.path)
-    if made and made['code'] != _code(artifact):
-        say(f'warning: {artifact.name} was made by other code ({made["code"]}); '
-            f'to make it again: vipant rebuild {artifact.name} --profile {artifact.cfg.name}')
+    found, made = [name for i in artifact.inputs.values() for name in _older(i)], provenance(artifact.path)
+    return found + [artifact.name]*bool(made and made['code'] != _code(artifact))
 
 def _code(artifact): return code_version(_builder_name(artifact.builder).split(':')[0])
 
