@@ -251,6 +251,13 @@ def test_fetch_gives_an_encoder_and_asks_once(server, tmp_path, noise):
     known = dict(sha256=sha256(server.body).hexdigest(), bytes=len(server.body), url=address(NAME))
     assert {k: record[k] for k in known} == known
 
+def test_fetch_converts_again_where_it_was_killed_before_the_record(server, tmp_path):
+    record = fetch(NAME, tmp_path).with_suffix('.json')
+    written = record.read_bytes()
+    record.unlink()
+    fetch(NAME, tmp_path)
+    assert record.read_bytes() == written and len(server.asked) == 1
+
 def broken(server, folder, until):
     server.until = until
     said = f'after {until} of {len(server.body)} bytes; they are kept in .*{NAME}.pth.part'

@@ -21,11 +21,12 @@ from .data.layouts import clips, label_map, label_names
 from .encoder import AudioEncoder, load, save
 from .engine.config import Contrast, Profile
 from .engine.recipes import SETS, STARTS, known
-from .engine.runtime import device, pin_threads, write_whole
+from .engine.runtime import pin_threads, write_whole
 from .evaluation import bootstrap, kfold
 from .frozen.features import Store, load_norms
-from .models.trainings import Sampler, checkpoint, embed_audio, new_encoder
-from .training import LARS, fit, gather, lars_groups, lr_factor, rank_world
+from .models.benchmark import write_rows
+from .models.trainings import Sampler, checkpoint, embed_audio, fit_by_lars, new_encoder
+from .training import gather, rank_world
 
 # %% ../nbs/06_classification.ipynb #351bd61c
 def targets_folds(root:Path, dataset:str, ids:list) -> tuple[np.ndarray, np.ndarray]:
@@ -129,11 +130,7 @@ def train_classifier(out:Path, cfg:Profile, stage:Contrast, encoder:AudioEncoder
         kept = out/f'predicted-{epoch:02d}.npy'
         if rank_world()[0] == 0: write_whole(kept, lambda part: np.save(part, predicted))
         return dict(accuracy=float((predicted == target[test]).mean()))
-    groups = lars_groups(nn.ModuleList([encoder, loss]), stage.lr_weight, stage.lr_bias, stage.weight_decay)
-    optim = LARS(groups, lr=0, momentum=stage.momentum, eta=stage.eta)
-    def factor(step): return lr_factor(step, len(batches), stage.epochs, stage.warmup_epochs, stage.batch_size)
-    fit(encoder, loss, batches, optim, out, epochs=stage.epochs, steps_per_epoch=len(batches), factor=factor,
-        seed=cfg.seed, on_epoch=on_epoch, save=keep_last(loss.head, out), device=device())
+    fit_by_lars(out, cfg, stage, encoder, loss, batches, on_epoch, save=keep_last(loss.head, out))
     if rank_world()[0] == 0: _collect(out, stage.epochs, held.ids, target[test])
 
 # %% ../nbs/06_classification.ipynb #9cd086d3
@@ -218,11 +215,10 @@ def score_folds(out:Path, cfg:Profile, data:Path, dataset:str, **folds:Path):
     names = label_names(data, dataset)
     rows = fold_rows([(m['target'], m['predicted']) for m in made], names, cfg.evaluation.n_bootstrap)
     name = dict(esc50='ESC50', us8k='US8K').get(dataset, dataset.upper())
-    _write_csv(out/'rows.csv', pd.DataFrame([dict(dataset=name, **r) for r in rows]))
+    write_rows(out, [dict(dataset=name, **r) for r in rows])
     def answers(k, m): return dict(id=m['ids'], fold=k, target=m['target'], predicted=m['predicted'][-1])
-    _write_csv(out/'predictions.csv', pd.concat([pd.DataFrame(answers(k, m)) for k, m in enumerate(made, 1)]))
-
-def _write_csv(path, table): write_whole(path, lambda part: table.to_csv(part, index=False))
+    table = pd.concat([pd.DataFrame(answers(k, m)) for k, m in enumerate(made, 1)])
+    write_whole(out/'predictions.csv', lambda part: table.to_csv(part, index=False))
 
 def _predictions(path) -> dict:
     "The arrays of a predictions.npz; ValueError if they cannot be read"

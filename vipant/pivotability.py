@@ -17,8 +17,9 @@ import torch
 from .data.layouts import audioset_labels, audioset_segments, clips
 from .engine.artifacts import Artifact
 from .engine.config import Profile
-from .evaluation import bootstrap, similarity
+from .evaluation import similarity
 from .frozen.features import Store
+from .models.benchmark import marked_rows, write_rows
 from .models.trainings import middle_frame
 
 # %% ../nbs/07_pivotability.ipynb #932c82a7
@@ -126,7 +127,7 @@ def measure_pivots(out:Path, cfg:Profile, data:Path, texts:Path, frames:Path, so
     columns = dict(id=ids, categories=['; '.join(categories[id]) for id in ids])
     table = pd.DataFrame(columns | {f'k={k}': c for k, c in enumerate(curve, 1)})
     table.to_csv(out/'clips.csv', index=False, float_format='%.6g')
-    pd.DataFrame(_mean_rows(cfg, curve, whole=not chance)).to_csv(out/'rows.csv', index=False)
+    write_rows(out, _mean_rows(cfg, curve, whole=not chance))
 
 # %% ../nbs/07_pivotability.ipynb #5ec03f59
 def _heard_and_seen(texts, frames, sounds) -> tuple:
@@ -149,11 +150,7 @@ def _mean_rows(cfg, curve, whole) -> list:
     """
     values = {(f'k={k}', 'pivotability'): c for k, c in enumerate(curve, 1)}
     if whole and len(curve) > 4: values['k=5', 'pivotable'] = (curve[4] >= .6).astype(float)
-    def row(group, metric, x):
-        low, high = bootstrap(x, n=cfg.evaluation.n_bootstrap, seed=0)
-        return dict(dataset='AudioCaps', group=group, metric=metric, value=x.mean(), ci_low=low, ci_high=high,
-                    n=len(x), protocol='honest', checkpoint='')
-    return [row(*key, x) for key, x in values.items()]
+    return [dict(dataset='AudioCaps', **r, protocol='honest', checkpoint='') for r in marked_rows(cfg, values)]
 
 # %% ../nbs/07_pivotability.ipynb #7a0d73ff
 def read_clips(artifact:Artifact) -> pd.DataFrame:

@@ -261,6 +261,7 @@ def spec_augment(x, freq_mask=32, time_mask=200) -> torch.Tensor:
 
 def mask_batch(x, freq_mask=32, time_mask=200) -> torch.Tensor:
     "FBANKs `x` (B, T, F), each with masks of its own, drawn one after the other: see `spec_augment`"
+    if not len(x): return x     # of several processes some may have no row of an epoch's last batch
     return torch.stack([spec_augment(one, freq_mask, time_mask) for one in x])
 
 # %% ../nbs/01_preprocessing.ipynb #0e75aa58

@@ -26,7 +26,7 @@ from filelock import FileLock, Timeout
 
 from . import config, given_data
 from .config import Profile, runs_dir
-from .runtime import file_hash, say, write_text
+from .runtime import file_hash, megabytes, say, write_text
 
 # %% ../../nbs/engine/artifacts.ipynb #e23f566d
 _package = Path(config.__file__).resolve().parents[1]
@@ -279,7 +279,7 @@ def aside(cfg:Profile) -> dict:
     root = runs_dir(cfg)
     parts = [p for p in sorted(root.glob('.*.part')) if p.is_dir()]
     left = [p for p in parts if not _is_locked(root/p.name[1:].removesuffix('.part'))]
-    return {p: _megabytes(p) for p in [*sorted((root/'.old').glob('*')), *left]}
+    return {p: round(megabytes(p), 1) for p in [*sorted((root/'.old').glob('*')), *left]}
 
 def _is_locked(path) -> bool:
     lock = FileLock(_lock_path(path))
@@ -287,8 +287,6 @@ def _is_locked(path) -> bool:
     except Timeout: return True
     lock.release()
     return False
-
-def _megabytes(folder): return round(sum(f.stat().st_size for f in folder.rglob('*') if f.is_file())/1e6, 1)
 
 def clean(cfg:Profile) -> float:
     "Remove what `aside` lists; the MB that this frees"

@@ -115,7 +115,7 @@ def rebuild(name:str,        # of an artifact, as `vipant status` shows it
     print(f'{name} is now {os.path.relpath(to)}')
 
 # %% ../../nbs/engine/cli.ipynb #29fe4d7d
-def released(name:str,    # of a checkpoint, such as 00071478, or of curated captions, x
+def released(name:str,    # of a checkpoint, such as 00071478
              folder:str='',  # where it goes; empty: runs/released
             ):
     "Download a checkpoint of the authors and convert it; an interrupted download goes on"

@@ -6,9 +6,9 @@
 __all__ = ['READ', 'SOURCES', 'MINED', 'MODELS', 'SHARES', 'SOUNDS', 'PIVOTS', 'SETS', 'STARTS', 'ABLATIONS', 'CHOSEN', 'recipe',
            'known', 'raw_data', 'given_folder', 'frozen_towers', 'log_mels', 'input_norms', 'frame_embeddings',
            'check_source', 'language_model', 'free_captions', 'caption_pairs', 'va_training', 'at_training',
-           'vat_training', 'trained', 'with_share', 'share_name', 'gold_training', 'task_sounds', 'task_texts',
-           'task_inputs', 'benchmark', 'oracle_benchmark', 'share_benchmark', 'epoch_marks', 'va_hits', 'pivots',
-           'check_dataset', 'input_frames', 'fold_training', 'folds_benchmark', 'audioset_training',
+           'vat_training', 'trained', 'overridden', 'with_share', 'share_name', 'gold_training', 'task_sounds',
+           'task_texts', 'task_inputs', 'benchmark', 'oracle_benchmark', 'share_benchmark', 'epoch_marks', 'va_hits',
+           'pivots', 'check_dataset', 'input_frames', 'fold_training', 'folds_benchmark', 'audioset_training',
            'audioset_benchmark', 'tower_layers', 'tuned_counts', 'layer_series', 'unbalanced_pair', 'ablated',
            'ablation_benchmark', 'released_weights']
 
@@ -192,12 +192,16 @@ def trained(cfg:Profile, model:str) -> Artifact:
 
 SHARES = (1/32, 1/16, 1/8, 1/4, 1/2, 1.)
 
+def overridden(cfg:Profile, override:str) -> Profile:
+    "The same profile with more fields overridden"
+    others = shlex.join(f'{k}={v}' for k, v in cfg.overrides.items())
+    return profile(cfg.name, cfg.seed, f'{others} {override}')
+
 def with_share(cfg:Profile, share:float) -> Profile:
     "The same profile with this share of the gold pairs; ValueError for a share outside of (0, 1]"
     if not 0 < share <= 1:
         raise ValueError(f'share {share} is no part of the gold pairs: use a number above 0, at most 1')
-    overrides = cfg.overrides | {'curation.gold_share': share}
-    return profile(cfg.name, cfg.seed, shlex.join(f'{k}={v}' for k, v in overrides.items()))
+    return overridden(cfg, f'curation.gold_share={share}')
 
 def share_name(share:float) -> str:
     "The model's name in results.csv, such as 'GC 1/8'; all pairs are Table 3's own row"
@@ -405,8 +409,7 @@ ABLATIONS = {
 # %% ../../nbs/engine/recipes.ipynb #11b86015
 def ablated(cfg:Profile, name:str) -> Profile:
     "The profile with the field of an ablation turned"
-    others = shlex.join(f'{k}={v}' for k, v in cfg.overrides.items())
-    return profile(cfg.name, cfg.seed, f'{others} {ABLATIONS[name][0]}')
+    return overridden(cfg, ABLATIONS[name][0])
 
 def ablation_benchmark(cfg:Profile, name:str) -> Artifact:
     "The honest scores of the pivot with the field of an ablation turned"

@@ -18,7 +18,7 @@ from .config import figures_dir, profile, repo_root, runs_dir
 from .experiments import PARTS, collect, parts_of, wanted
 from .jobs import artifact_jobs, closure, run_jobs
 from .notebooks import find_notebook, notebook_jobs, notebook_sources, paper_notebooks, read_stamp
-from .runtime import Watch, file_hash, shown, write_text
+from .runtime import Watch, file_hash, megabytes, shown, write_text
 
 # %% ../../nbs/engine/reproduce.ipynb #a9314092
 def named_notebooks(only:str='') -> list:
@@ -46,7 +46,7 @@ def reproduce(name:str='', seeds:int=1, override:str='', workers:int=0, only:str
         run_jobs(artifact_jobs(artifacts), workers)
         if parts: _collected(cfgs, parts)
         run_jobs(notebook_jobs(cfgs, override, paths), workers)
-    seconds, disk = time.time() - start, _megabytes(runs_dir(cfg))
+    seconds, disk = time.time() - start, megabytes(runs_dir(cfg))
     print(f'{what}: {seconds:.0f} s, {workers} workers, peak memory {watch.peak/1e9:.2f} GB, '
           f'{disk:.0f} MB in {shown(runs_dir(cfg))}; {where}')
     record(cfgs, only, closure(artifacts), seconds, watch.peak, disk)
@@ -56,8 +56,6 @@ def reproduce(name:str='', seeds:int=1, override:str='', workers:int=0, only:str
 def _collected(cfgs, parts):
     from vipant.engine.results_file import write_results  # here, not above: pandas
     write_results(cfgs[0], collect(cfgs, parts), PARTS)
-
-def _megabytes(folder) -> float: return sum(f.stat().st_size for f in folder.rglob('*') if f.is_file())/1e6
 
 # %% ../../nbs/engine/reproduce.ipynb #aea18988
 def _record_path(cfgs, only) -> Path:

@@ -84,9 +84,10 @@ def sample_captions(model:str|Path, coco:list, n:int, n_prompts:int, seed:int, b
     write.tokenizer.padding_side = 'left'
     write.tokenizer.pad_token = write.tokenizer.pad_token or write.tokenizer.eos_token
     options = dict(max_new_tokens=32, do_sample=True, top_p=.95, return_full_text=False, batch_size=batch_size)
+    def prompt(): return ''.join(f'{coco[k]}\n' for k in rng.choice(len(coco), n_prompts, replace=False))
     with tqdm(total=n, desc='free captions') as bar:
         for _ in range(10*n//batch_size + 10):
-            prompts = ['\n'.join(rng.choice(coco, n_prompts, replace=False)) + '\n' for _ in range(batch_size)]
+            prompts = [prompt() for _ in range(batch_size)]
             for made in write(prompts, **options):
                 caption = ' '.join(made[0]['generated_text'].split('\n')[0].split())
                 if len(caption.split()) > 2 and caption not in known: found.setdefault(caption)

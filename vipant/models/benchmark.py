@@ -100,9 +100,8 @@ def map_draws(cfg:Profile) -> int:
     "How many draws of the bootstrap an mAP gets: a pass over all scores a draw, so fewer than a mean over clips"
     return max(1, cfg.evaluation.n_bootstrap//5)
 
-def map_rows(cfg:Profile, audio, text, target, names:list, group:str) -> list:
-    "Zero-shot mAP by cosine with its interval, and each class's average precision"
-    scores = similarity(audio, text)
+def map_rows(cfg:Profile, scores, target, names:list, group:str) -> list:
+    "mAP of `scores` (N, C) with its interval, and the average precision of each class that has clips"
     each = average_precisions(scores, target)
     low, high = bootstrap_map(scores, target, map_draws(cfg))
     total = dict(group=group, metric='mAP', value=float(each.mean()), ci_low=low, ci_high=high, n=len(target))
@@ -110,9 +109,8 @@ def map_rows(cfg:Profile, audio, text, target, names:list, group:str) -> list:
                for name, ap, n in zip(names, each, target.sum(0)) if n]
     return [total, *classes]
 
-def map_gain(cfg:Profile, honest, paper, text, target, group:str) -> dict:
-    "What the embeddings `paper` have in mAP above `honest`, with the interval over the same clips"
-    before, after = similarity(honest, text), similarity(paper, text)
+def map_gain(cfg:Profile, before, after, target, group:str) -> dict:
+    "What the scores `after` (N, C) have in mAP above `before`, with the interval over the same clips"
     low, high = bootstrap_map(after, target, map_draws(cfg), less=before)
     value = mean_average_precision(after, target) - mean_average_precision(before, target)
     return dict(group=group, metric='mAP', value=value, ci_low=low, ci_high=high, n=len(target))
@@ -174,9 +172,12 @@ def rows(self:Tasks, task:str, audio) -> list:
     if task not in self.targets: found = retrieval_rows(self.cfg, audio, self.text(task))
     else:
         dataset = SOUNDS[task][0]
-        score = map_rows if dataset == 'audioset' else accuracy_rows
         target, names = self.targets[task], self.names[dataset]
-        found = [r for g in _groups for r in score(self.cfg, audio, self.text(task, g), target, names, g)]
+        def score(group):
+            text = self.text(task, group)
+            if dataset != 'audioset': return accuracy_rows(self.cfg, audio, text, target, names, group)
+            return map_rows(self.cfg, similarity(audio, text), target, names, group)
+        found = [r for g in _groups for r in score(g)]
     return [dict(dataset=task, **r) for r in found]
 
 @patch
@@ -191,8 +192,8 @@ def marks(self:Tasks, task:str, audio) -> dict:
 def gains(self:Tasks, task:str, honest, paper) -> list:
     "What the embeddings `paper` score above `honest`, each with its interval over the same clips"
     if SOUNDS[task][0] == 'audioset':
-        target = self.targets[task]
-        found = [map_gain(self.cfg, honest, paper, self.text(task, g), target, g) for g in _groups]
+        before, after = ({g: similarity(x, self.text(task, g)) for g in _groups} for x in (honest, paper))
+        found = [map_gain(self.cfg, before[g], after[g], self.targets[task], g) for g in _groups]
     else:
         before, after = self.marks(task, honest), self.marks(task, paper)
         found = marked_rows(self.cfg, {key: after[key] - before[key] for key in before})

@@ -24,7 +24,7 @@ from ..data.released_files import RELEASED, download
 from ..encoder import AudioEncoder, checked_state, expected_shapes, printable, token_grid, without_prefix
 from ..encoder import save as save_encoder
 from ..engine.config import Profile, repo_root
-from ..engine.runtime import file_hash, write_text
+from ..engine.runtime import file_hash, first_line, write_text
 
 # %% ../../nbs/models/released.ipynb #54ab335f
 class _Inert:
@@ -67,7 +67,7 @@ def _check_zip(path):
             wrong = _wrong_parts(z.infolist(), size)
             bad = None if wrong else z.testzip()
     except Exception as e:      # broken zips fail in many ways, too
-        raise ValueError(f'{path} is a damaged zip file ({_first_line(e)}): fetch it again') from None
+        raise ValueError(f'{path} is a damaged zip file ({first_line(e)}): fetch it again') from None
     if wrong: raise ValueError(f'{path} {wrong}')
     if bad:
         raise ValueError(f'{path} is damaged: its part {printable(bad)} does not match its checksum; fetch it again')
@@ -79,8 +79,6 @@ def _wrong_parts(parts, size) -> str:
         return 'holds compressed parts: expected a checkpoint of torch.save, which compresses nothing'
     claimed = sum(max(i.file_size, i.compress_size) for i in parts)
     return f'claims parts of {claimed} bytes, the file has {size}: refused' if claimed > size else ''
-
-def _first_line(e): return (str(e) or 'no reason given').splitlines()[0][:200]
 
 # %% ../../nbs/models/released.ipynb #a911c298
 _MARK, _TUPLE = object(), 300       # a released checkpoint's largest tuple has some 20 parts, parts of parts counted
@@ -128,16 +126,16 @@ def _unpickled(path):
     """
     _check_zip(path)
     try: data = PyTorchFileReader(str(path)).get_record('data.pkl')      # what torch.load reads
-    except Exception as e: raise ValueError(f'{path} cannot be read as a checkpoint ({_first_line(e)})') from None
+    except Exception as e: raise ValueError(f'{path} cannot be read as a checkpoint ({first_line(e)})') from None
     try: _check_pickle(data)
-    except ValueError as e: raise ValueError(f'{path} {_first_line(e)}') from None
-    except Exception as e: raise ValueError(f'{path} cannot be unpickled: {_first_line(e)}') from None
+    except ValueError as e: raise ValueError(f'{path} {first_line(e)}') from None
+    except Exception as e: raise ValueError(f'{path} cannot be unpickled: {first_line(e)}') from None
     try:
         with torch.serialization.safe_globals(_stand_ins()):
             return torch.load(path, map_location='cpu', weights_only=True, mmap=True)
-    except pickle.UnpicklingError as e: raise ValueError(f'{path} cannot be unpickled: {_first_line(e)}') from None
+    except pickle.UnpicklingError as e: raise ValueError(f'{path} cannot be unpickled: {first_line(e)}') from None
     except Exception as e:      # broken pickles fail in many ways, all of them mean the same
-        why = f'{type(e).__name__}: {_first_line(e)}'
+        why = f'{type(e).__name__}: {first_line(e)}'
         raise ValueError(f'{path} cannot be read as a checkpoint ({why})') from None
 
 # %% ../../nbs/models/released.ipynb #e23aa82b
@@ -372,7 +370,8 @@ def fetch(name:str, folder=None) -> Path:
         raise ValueError(f'released checkpoint {name!r} is not known: use one of {", ".join(RELEASED)}')
     folder = Path(folder) if folder else Path(os.environ.get('VIPANT_RUNS') or repo_root()/'runs')/'released'
     out = folder/f'{name}.safetensors'
-    if not out.is_file(): convert(download(name, folder), out)
+    whole = out.is_file() and out.with_suffix('.json').is_file()    # the record is written last
+    if not whole: convert(download(name, folder), out)
     return out
 
 # %% ../../nbs/models/released.ipynb #c7d898c2

@@ -13,16 +13,18 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
+from fastcore.basics import patch
 from torch import nn
 from torch.utils.data import DataLoader, Dataset
 
 from ..classification import ClassificationHead, SupervisedLoss, keep_last, start_encoder
 from ..data.layouts import clips, label_names
+from ..engine.checkpoints import select_epoch
 from ..engine.config import Adam, Fbank, Profile
-from ..engine.runtime import device, pin_threads
-from ..evaluation import average_precisions, bootstrap_map, mean_average_precision
+from ..engine.runtime import device, pin_threads, write_whole
+from ..evaluation import mean_average_precision
 from ..frozen.features import Store, load_norms
-from ..models.benchmark import class_targets
+from ..models.benchmark import class_targets, map_gain, map_rows, write_rows
 from ..models.spectrogram_transformer import new_ast
 from ..models.trainings import embed_audio
 from ..preprocessing import fbank, front_end, load_crop, mask_batch, named, resampled
@@ -99,13 +101,18 @@ class WaveBatches:
         partner = np.where(rng.random(n) < self.mixup, rng.integers(n, size=n), -1)
         return list(zip(drawn.tolist(), partner.tolist(), rng.beta(10, 10, size=n).tolist()))
 
-    def __call__(self, epoch):
-        (rank, world), f, n = rank_world(), self.cfg.fbank, len(self.paths)
-        waves = Waves(f, self.paths, self.targets, self.norm, self.draws(epoch))
-        batches = [list(range(i + rank, min(i + self.size, n), world)) for i in range(0, n, self.size)]
-        workers = 0 if self.cfg.threads else min(16, os.cpu_count())
-        for x, label in DataLoader(waves, batch_sampler=batches, num_workers=workers):
-            yield dict(audio=mask_batch(x, f.freq_mask, f.time_mask)[:, None], label=label)
+# %% ../../nbs/studies/audioset_classification.ipynb #91c3b0fa
+@patch
+def __call__(self:WaveBatches, epoch):
+    "Yield the batches of an epoch, this process's rows of each: perhaps none of the last"
+    (rank, world), f, n = rank_world(), self.cfg.fbank, len(self.paths)
+    waves = Waves(f, self.paths, self.targets, self.norm, self.draws(epoch))
+    batches = [list(range(i + rank, min(i + self.size, n), world)) for i in range(0, n, self.size)]
+    workers = 0 if self.cfg.threads else min(16, os.cpu_count())
+    for x, label in DataLoader(waves, batch_sampler=[b for b in batches if b], num_workers=workers):
+        yield dict(audio=mask_batch(x, f.freq_mask, f.time_mask)[:, None], label=label)
+    if not batches[-1]:     # other processes have rows of the last batch, and wait for this one
+        yield dict(audio=torch.zeros(0, 1, f.n_frames, f.n_mels), label=torch.zeros(0, self.targets.shape[1]))
 
 # %% ../../nbs/studies/audioset_classification.ipynb #f926bf65
 def adam_factor(stage:Adam, step:int, steps_per_epoch:int) -> float:
@@ -165,16 +172,24 @@ def train_audioset(out:Path, cfg:Profile, stage:Adam, encoder:nn.Module, batches
 def _scores_of(out, probe, epoch): return out/f'scores-{probe}-{epoch:02d}.npy'
 
 def _keep(out, probe, epoch, scores):
-    if rank_world()[0] == 0: np.save(_scores_of(out, probe, epoch), scores.numpy().astype(np.float32))
+    if rank_world()[0] > 0: return
+    kept = scores.numpy().astype(np.float32)
+    write_whole(_scores_of(out, probe, epoch), lambda part: np.save(part, kept))
 
 def _collect(out, last, probes):
     "scores.npz in place of the files that the epochs have left"
-    best = int(pd.read_csv(out/'metrics.csv').mAP.idxmax()) + 1
+    if not (out/'scores.npz').exists():     # else it was killed below
+        made = _all_scores(out, last, probes)
+        write_whole(out/'scores.npz', lambda part: np.savez_compressed(part, **made))
+    for f in out.glob('scores-*.npy'): f.unlink()
+
+def _all_scores(out, last, probes) -> dict:
+    "The arrays of scores.npz"
+    best = select_epoch(out/'metrics.csv', 'mAP')
     def read(probe, epoch): return np.load(_scores_of(out, probe, epoch))
     kept = dict(target=probes['mAP'][1], last=read('mAP', last), best=read('mAP', best), best_epoch=best)
     if 'train_mAP' in probes: kept |= dict(train_target=probes['train_mAP'][1], train_last=read('train_mAP', last))
-    np.savez_compressed(out/'scores.npz', **kept)
-    for f in out.glob('scores-*.npy'): f.unlink()
+    return kept
 
 # %% ../../nbs/studies/audioset_classification.ipynb #476a225d
 def train_on_split(out:Path, cfg:Profile, data:Path, norm:Path, sounds:Path, held:Path, split:str, layers:int|None,
@@ -209,22 +224,10 @@ def score_split(out:Path, cfg:Profile, data:Path, training:Path, split:str):
     In the folder `out`, of a training on `split` in the folder `training` (paper, Table 7).
     """
     made, names = np.load(training/'scores.npz'), label_names(data, 'audioset')
-    group, draws = f'supervised {split.split("_")[0]}', max(1, cfg.evaluation.n_bootstrap//5)   # a sort a draw: fewer
+    group, target = f'supervised {split.split("_")[0]}', made['target']
     last, best = len(pd.read_csv(training/'metrics.csv')), int(made['best_epoch'])
-    rows = []
-    for protocol, which, epoch in (('honest', 'last', last), ('paper', 'best', best)):
-        common = dict(dataset='AudioSet', protocol=protocol, checkpoint=epoch)
-        rows += [r | common for r in _epoch_rows(made[which], made['target'], group, names, draws)]
-    gain = mean_average_precision(made['best'], made['target']) - mean_average_precision(made['last'], made['target'])
-    low, high = bootstrap_map(made['best'], made['target'], draws, less=made['last'])
-    rows.append(dict(group=group, metric='mAP', value=gain, ci_low=low, ci_high=high, n=len(made['target']),
-                     dataset='AudioSet', protocol='difference', checkpoint=best))
-    pd.DataFrame(rows).to_csv(out/'rows.csv', index=False)
-
-def _epoch_rows(scores, target, group, names, draws) -> list:
-    "The rows of the `scores` (N, C) of one epoch: mAP, and the AP of each class that has clips"
-    each, (low, high) = average_precisions(scores, target), bootstrap_map(scores, target, draws)
-    rows = [dict(group=group, metric='mAP', value=float(each.mean()), ci_low=low, ci_high=high, n=len(target))]
-    for name, ap, n in zip(names, each, target.sum(0)):
-        if n: rows.append(dict(group=f'{group}: {name}', metric='class AP', value=float(ap), n=int(n)))
-    return rows
+    found = dict(honest=(last, map_rows(cfg, made['last'], target, names, group)),
+                 paper=(best, map_rows(cfg, made['best'], target, names, group)),
+                 difference=(best, [map_gain(cfg, made['last'], made['best'], target, group)]))
+    write_rows(out, [dict(r, dataset='AudioSet', protocol=protocol, checkpoint=epoch)
+                     for protocol, (epoch, rows) in found.items() for r in rows])

@@ -113,7 +113,7 @@ class Clips:
     def __init__(self, cfg:Profile, tasks:Tasks):
         self.cfg, self.tasks = cfg, tasks
         self.artifacts = {model: artifact for _, model, artifact in runs(cfg, ('scores', 'supervision'))}
-        for name in ('embeddings', 'ranks', 'images', 'hits'): setattr(self, name, cache(getattr(self, name)))
+        for name in ('embeddings', 'ranks', 'images', 'hits', 'right'): setattr(self, name, cache(getattr(self, name)))
 
     def ready(self, artifact:Artifact) -> Path:
         "Its folder; Missing if it has not been made"
@@ -138,6 +138,11 @@ def hits(self:Clips, init) -> np.ndarray:
     "Hits (epochs, 2, N) of a VA training"
     self.ready(recipes.va_training(self.cfg, init))
     return np.load(recipes.va_hits(self.cfg, init).make()/'hits.npy')
+
+@patch
+def right(self:Clips, model, dataset) -> dict:
+    "(group, 'accuracy') -> is each clip given its own class? (N,), by the names with the prompt and bare"
+    return self.tasks.marks(dataset, self.embeddings(model, dataset))
 
 @patch
 def ranks(self:Clips, model, dataset, group) -> np.ndarray:
@@ -186,7 +191,7 @@ def marks(one:Clips, model:str, dataset:str, group:str, metric:str) -> np.ndarra
 
 def _class_marks(one, model, dataset, group):
     head, _, name = group.partition(': ')
-    right = one.tasks.marks(dataset, one.embeddings(model, dataset))[head, 'accuracy']
+    right = one.right(model, dataset)[head, 'accuracy']
     if not name: return right
     number = one.tasks.names[SOUNDS[dataset][0]].index(name)
     return np.where(one.tasks.targets[dataset].numpy() == number, right, np.nan)
