@@ -43,8 +43,8 @@ reproduce: setup
 	vipant reproduce --profile $(PROFILE) --seeds $(SEEDS)
 test: setup
 	ruff check nbs vipant tests
-	VIPANT_PROFILE=smoke timeout 1800 nbdev_test --timing
-	timeout 1800 $(PY) -m pytest -q
+	VIPANT_PROFILE=smoke timeout --signal=INT --kill-after=60 1800 nbdev_test --timing
+	timeout --signal=INT --kill-after=60 1800 $(PY) -m pytest -q
 readme: setup
 	$(PY) -c 'from vipant.engine.report import fill_readme; fill_readme()'
 lab: setup

@@ -1,11 +1,18 @@
 """What the golden arrays were computed from, made anew from its formulas
 
-Sounds (16 kHz, one channel, 16 bits) and a small random image tower.
+Sounds (16 kHz, one channel, 16 bits) and a small random image tower; and the arrays themselves.
 """
+from pathlib import Path
+
 import numpy as np
 import torch
 
 SAMPLE_RATE = 16000
+
+def golden(name) -> dict:
+    "The arrays of golden/NAME.npz"
+    path = Path(__file__).parent/'golden'/f'{name}.npz'
+    with np.load(path, allow_pickle=False) as f: return {k: f[k] for k in f.files}
 
 def _time(seconds): return np.arange(seconds*SAMPLE_RATE)/SAMPLE_RATE
 

@@ -56,11 +56,13 @@ def killed(tmp_path_factory):
     p = subprocess.Popen([BIN/'vipant', *REPRODUCE], cwd=ROOT, env=env, stdin=subprocess.DEVNULL,
                          stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
     end = time.time() + 900
-    while not (place/'runs'/'smoke'/'va-rand-s0').exists():
-        assert p.poll() is None and time.time() < end, 'the first run ended, or did not come to the training'
-        time.sleep(.05)
-    os.killpg(p.pid, signal.SIGKILL)
-    p.wait()
+    try:
+        while not (place/'runs'/'smoke'/'va-rand-s0').exists():
+            assert p.poll() is None and time.time() < end, 'the first run ended, or did not come to the training'
+            time.sleep(.05)
+    finally:
+        os.killpg(p.pid, signal.SIGKILL)
+        p.wait()
     r = run(BIN/'vipant', *REPRODUCE, env=env)
     return place, env, r
 
@@ -71,10 +73,13 @@ def test_killed_and_run_again_gives_the_same_tables(killed):
     assert table.exists() and (place/'figures'/'smoke'/'table4_zero_shot.md').exists()
     code = ("from vipant.engine.experiments import results; "
             "print(results('smoke', 1, '', 'scores').to_csv(float_format='%.6g'), end='')")
-    whole = run(sys.executable, '-c', code).stdout      # of the runs in the checkout, which were not interrupted
+    r = run(sys.executable, '-c', code)     # of the runs in the checkout, which were not interrupted
+    assert r.returncode == 0, r.stderr
+    whole = r.stdout
     def numbers(d): return d[d.part == 'scores'].drop(columns=['code']).reset_index(drop=True)
     mine = pd.read_csv(place/'figures'/'smoke'/'results.csv')
     theirs = pd.read_csv(StringIO(whole[whole.index(',profile'):]), index_col=0)
+    assert len(numbers(mine)) > 1000
     pd.testing.assert_frame_equal(numbers(mine), numbers(theirs), check_dtype=False)
 
 def test_only_what_the_named_tables_read_was_made(killed):

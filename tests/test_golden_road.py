@@ -2,24 +2,19 @@
 
 The stores keep float16, so FBANKs are met to half of its step at 16, over the deviation; masks are met exactly.
 """
-from pathlib import Path
 
 import numpy as np
 import pytest
 import soundfile as sf
 import torch
 
-from golden_inputs import SAMPLE_RATE, pcm
+from golden_inputs import SAMPLE_RATE, golden, pcm
 from vipant.engine.config import profile
 from vipant.frozen.features import Store, fbank_batch, load_norms, write_log_mels, write_norms
 from vipant.models.trainings import Sampler
 
 NAMES = ('w10', 'w4', 'w12')
 STEP = 2**-7/5.75751113     # of float16 between 8 and 16, in units of the norms
-
-def golden(name):
-    path = Path(__file__).parent/'golden'/f'{name}.npz'
-    with np.load(path, allow_pickle=False) as f: return {k: f[k] for k in f.files}
 
 @pytest.fixture(scope='module')
 def cfg(): return profile('paper')

@@ -1,5 +1,4 @@
 """Lists and media as they are found: columns, folds and names otherwise than written down, and files that are broken"""
-import ast
 import http.server
 import json
 import os
@@ -143,7 +142,9 @@ def test_json_of_any_other_kind_is_one_line_with_the_file(tmp_path, name, conten
     path = tmp_path/name
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(content)
-    if name in OTHER and not content.strip(): return        # no lines: no captions
+    if name in ('map.csv', 'cap.csv') and not content:      # no lines: no captions
+        assert not OTHER[name](path)
+        return
     line = said(ValueError, JSON[name] if name in JSON else OTHER[name], tmp_path if name in JSON else path)
     assert line.startswith(str(path)) and len(line) < 500
 
@@ -169,31 +170,6 @@ def test_lists_are_read_as_utf8_whatever_the_locale_says(tmp_path):
     env = dict(os.environ, LC_ALL='C', PYTHONUTF8='0', PYTHONCOERCECLOCALE='0')
     p = subprocess.run([sys.executable, '-c', code], env=env, capture_output=True, stdin=subprocess.DEVNULL)
     assert p.returncode == 0, p.stderr.decode(errors='replace')
-
-def without_encoding(tree) -> list:
-    "Lines of a syntax tree that open a file as text and do not say its encoding"
-    lines = []
-    for call in (n for n in ast.walk(tree) if isinstance(n, ast.Call)):
-        method, name = getattr(call.func, 'attr', ''), getattr(call.func, 'id', '')
-        at = dict(open=1).get(name, dict(open=0, read_text=None, write_text=None).get(method, -1))
-        if at == -1 or any(k.arg in ('encoding', None) for k in call.keywords): continue
-        given = {k.arg: k.value for k in call.keywords}.get('mode')
-        mode = given or (call.args[at] if at is not None and len(call.args) > at else None)
-        if method == 'open' and not (mode is None or (isinstance(mode, ast.Constant) and len(str(mode.value)) < 4)):
-            continue        # of another thing: Image.open(path)
-        if not (isinstance(mode, ast.Constant) and 'b' in str(mode.value)): lines.append(call.lineno)
-    return lines
-
-def test_what_opens_text_without_an_encoding_is_found():
-    code = ('open(p)\nopen(p, "w")\np.read_text()\np.write_text(t)\np.open()\np.open("a")\n'
-            'open(p, "rb")\np.read_text(encoding="utf-8")\nopen(p, mode="wb")\nwrite_text(p, t)\nImage.open(p)\n'
-            'p.open("rb")')
-    assert without_encoding(ast.parse(code)) == [1, 2, 3, 4, 5, 6]
-
-def test_all_text_of_the_package_is_utf8():
-    files = sorted((ROOT/'vipant').rglob('*.py'))
-    found = {str(f.relative_to(ROOT)): without_encoding(ast.parse(f.read_text(encoding='utf-8'))) for f in files}
-    assert not {f: lines for f, lines in found.items() if lines}
 
 # Names
 ID = '00W1lcxW-WU_0.000'
@@ -335,26 +311,34 @@ def test_a_video_that_was_cut_anywhere_is_one_line_and_no_file(tmp_path):
     (tmp_path/'cut.mp4').write_bytes(b''.join(fast)[:-500])     # its index first, as it comes from the web
     assert 'it is cut off, 500 bytes are missing' in refused(tmp_path/'cut.mp4', tmp_path/'out')
 
+def decoded(path, out) -> bool:
+    "Is the video made a whole clip in the folder `out`? Else it is refused: in one line, and no file is left"
+    try: video_to_clip(path, out/'x.wav', [out/f'x_{i}.jpg' for i in range(4)])
+    except ValueError as e:
+        assert str(e).startswith(str(path)) and '\n' not in str(e) and not [*out.glob('*')]
+        return False
+    assert len([*out.iterdir()]) == 5
+    return True
+
 @pytest.mark.parametrize('box, at, value', ((b'mp4v', 28, b'\xff'*4), (b'mp4v', 0, b'zzzz'), (b'mp4a', 0, b'zzzz')))
-def test_a_video_with_a_lying_header_is_one_line_and_no_file(tmp_path, box, at, value):
+def test_a_video_with_a_lying_header_is_one_line_or_a_whole_clip(tmp_path, box, at, value):
     path = paint(tmp_path/'a.mp4')
     data = bytearray(path.read_bytes())
     where = data.index(box, data.index(b'stsd')) + at
     data[where:where + len(value)] = value
     path.write_bytes(data)
-    try: video_to_clip(path, tmp_path/'out'/'x.wav', [tmp_path/'out'/f'x_{i}.jpg' for i in range(4)])
-    except ValueError as e: assert str(e).startswith(str(path)) and '\n' not in str(e)
+    decoded(path, tmp_path/'out')
 
 def test_damaged_bytes_are_one_line_or_a_whole_clip(tmp_path):
     data, rng = paint(tmp_path/'a.mp4', range(0, 1000, 250)).read_bytes(), np.random.default_rng(0)
-    files = [tmp_path/'out'/f'x_{i}.jpg' for i in range(4)]
-    for _ in range(40):
+    found = set()
+    for k in range(40):
         spoiled = bytearray(data)
         for at in rng.integers(data.index(b'moov'), len(data), 3): spoiled[at] = rng.integers(256)
         path = tmp_path/'spoiled.mp4'
         path.write_bytes(spoiled)
-        try: video_to_clip(path, tmp_path/'out/x.wav', files)
-        except ValueError as e: assert str(e).startswith(str(path)) and '\n' not in str(e)
+        found.add(decoded(path, tmp_path/f'out{k}'))
+    assert found == {True, False}
 
 def test_videos_in_capitals_are_videos_and_a_dangling_link_is_one_that_fails(tmp_path):
     paint(tmp_path/'audioset/video/00W1lcxW-WU_0.000.MP4')

@@ -1,5 +1,4 @@
 "Captions and names of files are text in tables and on the page of results: they break, load and run nothing"
-import ast
 import html
 import re
 from html.parser import HTMLParser
@@ -157,17 +156,6 @@ def test_a_dollar_in_a_caption_is_a_dollar(tmp_path):
     ax.set_xlabel('costs $5^$ or $6', parse_math=False)
     fig.savefig(tmp_path/'a.png')
     plt.close(fig)
-
-OWN = ['config', 'cli', 'notebooks', 'report', 'results', 'table2_curation', 'figure1_pivot', 'table3_retrieval',
-       'table4_zero_shot', '00_world']
-
-@pytest.mark.parametrize('name', OWN)
-def test_the_encoding_is_said(name):
-    for source in notebook_sources(find_notebook(name)):
-        calls = [n for n in ast.walk(ast.parse(source)) if isinstance(n, ast.Call)]
-        methods = [c for c in calls if isinstance(c.func, ast.Attribute) and c.func.attr in ('read_text', 'write_text')]
-        opened = [c for c in calls if ast.unparse(c.func) in ('open', 'log.open')]
-        for call in methods + opened: assert 'encoding' in {k.arg for k in call.keywords}, ast.unparse(call)
 
 def test_html_is_unescaped_once():
     assert html.unescape(as_html(plain('&lt;b&gt;'))) == '<p>&lt;b&gt;</p>\n'

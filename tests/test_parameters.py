@@ -267,10 +267,12 @@ def test_a_reader_that_goes_is_no_error(unbuffered):
     os.close(read)
     r = command(HELP, stdout=write, env={'PYTHONUNBUFFERED': unbuffered})
     os.close(write)
-    assert r.stderr == ''
+    assert r.stderr == '' and r.returncode in (0, 141)      # 141: 128 + SIGPIPE, where nothing holds the text back
 
 @pytest.mark.skipif(not Path('/dev/full').exists(), reason='no /dev/full')
-def test_a_full_disk_is_one_line():
-    with open('/dev/full', 'w', encoding='utf-8') as full: r = command(HELP, stdout=full)
-    assert r.returncode == 1 and r.stderr.splitlines() == ['vipant --help: standard output: no space left on device'] \
-        or 'no space left on device' in r.stderr and len(r.stderr.splitlines()) == 1, r.stderr
+@pytest.mark.parametrize('unbuffered', ['', '1'])
+def test_a_full_disk_is_one_line(unbuffered):
+    with open('/dev/full', 'w', encoding='utf-8') as full:
+        r = command(HELP, stdout=full, env={'PYTHONUNBUFFERED': unbuffered})
+    assert r.returncode == 1 and len(r.stderr.splitlines()) == 1, r.stderr
+    assert r.stderr.startswith('vipant --help: ') and 'no space left on device' in r.stderr

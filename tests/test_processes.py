@@ -32,8 +32,11 @@ def _command(process):
     try: return process.cmdline()
     except psutil.Error: return []
 
-def alive(processes):
-    return [c for c in processes if c.is_running() and c.status() != psutil.STATUS_ZOMBIE]
+def _lives(process):
+    try: return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess: return False       # it ended between the two questions
+
+def alive(processes): return [c for c in processes if _lives(c)]
 
 PHASES = {
     'artifacts': (['reproduce', '--profile', 'smoke', '--only', 'figure4_surgery'], 'spawn_main'),
@@ -48,9 +51,12 @@ def test_nothing_is_left_running(tmp_path, phase, number, code):
     with (tmp_path/'said').open('w', encoding='utf-8') as said:
         p = subprocess.Popen([VIPANT, *arguments], cwd=ROOT, env=env, stdin=subprocess.DEVNULL,
                              stdout=subprocess.DEVNULL, stderr=said, start_new_session=True)
-        others = started(p, wanted)
-        p.send_signal(number)
-        assert p.wait(600) == code
+        try:
+            others = started(p, wanted)
+            p.send_signal(number)
+            assert p.wait(600) == code
+        finally:
+            if p.poll() is None: os.killpg(p.pid, signal.SIGKILL)
     wait_until(lambda: not alive(others), 'the end of what it had started', 60)
     last = (tmp_path/'said').read_text(encoding='utf-8').strip().splitlines()[-1:]
     if number != signal.SIGKILL: assert last and 'what is finished is kept' in last[0], last

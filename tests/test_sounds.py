@@ -1,7 +1,6 @@
 "What sound and picture files may be: limits, headers that lie, long ones, odd rates, one's own"
 import struct
 import threading
-import time
 import warnings
 from pathlib import Path
 
@@ -216,9 +215,12 @@ def test_odd_rates_give_the_same_sound(rate):
     found, expected = resampled(tone(rate), rate, 16000), tone(16000)
     assert found.shape == expected.shape
     assert (found - expected)[:, 200:-200].abs().max() < 1e-2      # the filter's own ripple: torchaudio's is as large
-    before = time.perf_counter()
-    resampled(tone(rate), rate, 16000)
-    assert time.perf_counter() - before < 1, 'milliseconds on a machine that does nothing else'
+
+def test_an_odd_rate_does_not_go_by_the_large_table(monkeypatch):
+    def large(*_): raise AssertionError('torchaudio makes a table of a gigabyte')
+    monkeypatch.setattr(torchaudio.functional, 'resample', large)
+    assert resampled(tone(44099), 44099, 16000).isfinite().all()
+    with pytest.raises(AssertionError): resampled(tone(44100), 44100, 16000)
 
 
 # Long sounds
@@ -277,15 +279,12 @@ def test_an_hour_of_stereo_costs_little(tmp_path):
         for at, n in ((4, 36 + size), (40, size)):
             f.seek(at)
             f.write(struct.pack('<I', n))
-    def seconds(path):
-        before = time.perf_counter()
+    def read(path):
         x, longer = file_log_mel(path, 1000, resample=16000)
         assert longer and x.isfinite().all() and x.std() > 1
-        return time.perf_counter() - before
-    short = seconds(ten)
-    with Peak() as peak: long = seconds(hour)
+    read(ten)       # what the first call loads is not the hour's
+    with Peak() as peak: read(hour)
     assert peak.most < 200*2**20
-    assert long - short < 5, 'half a second on a machine that does nothing else'
 
 
 def test_a_long_sound_that_lies_or_is_damaged_is_refused(tmp_path, monkeypatch):
