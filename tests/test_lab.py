@@ -145,5 +145,5 @@ def test_run_all(lab, browser, notebook, tmp_path):
         lab.shut_down_kernels()
     assert not broken and not [e for c in cells for e in c['errors']]
     assert ended and all(c['count'] for c in cells if c['source'].strip()), 'every code cell ran'
-    shown = {kind for c in cells for kind in c['kinds']}
-    assert shown & {'image/png', 'text/html', 'text/markdown'}
+    if notebook[0].isdigit() or notebook.startswith('paper/'):      # the story and the results are looked at
+        assert {kind for c in cells for kind in c['kinds']} & {'image/png', 'text/html', 'text/markdown'}
