@@ -112,11 +112,11 @@ def checkpoint(folder:Path, epoch:int=None) -> Path:
 
 # %% ../../nbs/models/trainings.ipynb #091c71e2
 @torch.no_grad()
-def embed_audio(encoder:AudioEncoder, store:Store, norms:tuple, batch_size=128) -> torch.Tensor:
-    "Embeddings (N, D) of all rows of a log-mel store, on the CPU, not normalised; no masks"
+def embed_audio(encoder:nn.Module, store:Store, norms:tuple, batch_size=128, read=fbank_batch) -> torch.Tensor:
+    "Embeddings (N, D) of all rows of a log-mel store, on the CPU, not normalised; no masks. `read`: gives its batches"
     encoder.eval()
     at, starts = next(encoder.parameters()).device, range(0, len(store.ids), batch_size)
-    batches = (fbank_batch(store, slice(i, i + batch_size), norms) for i in starts)
+    batches = (read(store, slice(i, i + batch_size), norms) for i in starts)
     return torch.cat([encoder(x.to(at)).float().cpu() for x in batches])
 
 def middle_frame(frames:np.ndarray) -> np.ndarray:
