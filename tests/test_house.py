@@ -30,7 +30,7 @@ BASE = tuple(f'engine.{m}' for m in ('config', 'runtime', 'given_data', 'artifac
 FRONT = tuple(f'engine.{m}' for m in ('experiments', 'jobs', 'notebooks', 'results_file', 'report', 'reproduce', 'cli'))
 LAYERS = (      # lowest first: a module imports its own layer, without cycles, and lower ones
     BASE,
-    ('world.*', 'data.*'),
+    ('world.*', 'data.*', 'measures.*'),
     ('preprocessing', 'encoder', 'training', 'evaluation'),
     ('frozen.*',),
     ('curation',),
@@ -208,6 +208,26 @@ def test_no_module_imports_a_model_zoo_before_it_is_used():
     code += ['import sys', 'print(*{"open_clip", "transformers", "torchvision"} & {*sys.modules})']
     assert run_python('\n'.join(code)).stdout.split() == []
 
+def reads_results(notebook) -> bool:
+    "Does it import `results`, the door to results.csv?"
+    return any(re.search(r'import .*\bresults\b', c.source) for c in notebook.cells if c.cell_type == 'code')
+
+def test_a_notebook_that_reads_results_imports_no_torch():
+    notebooks = {p.stem: nbformat.read(p, 4) for p in NOTEBOOKS if p.parent.name == 'paper'}
+    imports = {name: [c.source for c in nb.cells if c.cell_type == 'code' and imports_only(c.source)]
+               for name, nb in notebooks.items() if reads_results(nb)}
+    assert {'claims', 'figure7_supervision', 'table3_retrieval', 'table8_position'} <= imports.keys()
+    code = ['import sys', 'heavy, seen = {"torch", "open_clip", "transformers", "torchvision"}, set()']
+    for name, cells in imports.items():
+        code += [*cells, f'new = heavy & {{*sys.modules}} - seen; seen |= new; print(*[f"{name}: {{m}}" for m in new])']
+    assert run_python('\n'.join(code)).stdout.split('\n')[:-1] == ['']*len(imports)
+
+def imports_only(source:str) -> bool:
+    "Is it a cell of imports?"
+    try: body = ast.parse(source).body
+    except SyntaxError: return False
+    return bool(body) and all(isinstance(node, (ast.Import, ast.ImportFrom)) for node in body)
+
 # ---- style
 
 def test_ruff_finds_nothing():
@@ -253,7 +273,7 @@ def test_nbs_holds_ten_chapters_and_the_wings():
     visible = [p for p in (ROOT/'nbs').iterdir() if not p.name.startswith(('.', '_'))]
     assert [p.name[:3] for p in sorted(visible) if p.is_file()] == [f'{k:02}_' for k in range(10)]
     assert all(p.suffix == '.ipynb' for p in visible if p.is_file())
-    wings = {'world', 'data', 'frozen', 'models', 'studies', 'engine', 'paper'}
+    wings = {'world', 'data', 'measures', 'frozen', 'models', 'studies', 'engine', 'paper'}
     assert {p.name for p in visible if p.is_dir()} == wings
 
 def test_readme_lists_every_notebook():

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['targets_folds', 'ClassificationHead', 'SupervisedLoss', 'start_encoder', 'mask_of_length', 'keep_last', 'part',
-           'train_classifier', 'train_fold', 'evenly', 'fold_rows', 'score_folds']
+           'train_classifier', 'train_fold', 'fold_rows', 'score_folds']
 
 # %% ../nbs/06_classification.ipynb #cc700d5a
 import math
@@ -22,8 +22,8 @@ from .encoder import AudioEncoder, load, save
 from .engine.config import Contrast, Profile
 from .engine.recipes import SETS, STARTS, known
 from .engine.runtime import pin_threads, write_whole
-from .evaluation import bootstrap, kfold
 from .frozen.features import Store, load_norms
+from .measures.intervals import bootstrap, evenly, kfold
 from .models.benchmark import write_rows
 from .models.trainings import Sampler, checkpoint, embed_audio, fit_by_lars, new_encoder
 from .training import gather, rank_world
@@ -164,11 +164,6 @@ def train_fold(out:Path, cfg:Profile, data:Path, norm:Path, sounds:Path, dataset
     encoder = start_encoder(cfg, init, n_frames, **start)
     train_classifier(out, mask_of_length(cfg, n_frames), stage, encoder, store, load_norms(norm), target,
                      np.flatnonzero(folds != fold), np.flatnonzero(folds == fold), len(label_map(data, dataset)))
-
-# %% ../nbs/06_classification.ipynb #5d047e43
-def evenly(folds:list) -> np.ndarray:
-    "The marks (N,) of all `folds`, weighted so that their mean is the mean over folds"
-    return np.concatenate([r/len(r) for r in folds])*sum(map(len, folds))/len(folds)
 
 # %% ../nbs/06_classification.ipynb #0636dbb7
 def fold_rows(folds:list, names:list, n_bootstrap=1000) -> list:

@@ -4,13 +4,14 @@
 
 # %% auto #0
 __all__ = ['similarity', 'ranks', 'check_not_collapsed', 'retrieval_row', 'retrieval', 'va_retrieval', 'one_to_one',
-           'zero_shot_predictions', 'zero_shot', 'average_precisions', 'mean_average_precision', 'bootstrap',
-           'drawn_map', 'bootstrap_map', 'kfold']
+           'zero_shot_predictions', 'zero_shot', 'average_precisions', 'mean_average_precision', 'bootstrap_map']
 
 # %% ../nbs/05_evaluation.ipynb #36c1601f
 import numpy as np
 import torch
 import torch.nn.functional as F
+
+from .measures.intervals import bootstrap, drawn_map, kfold  # noqa: F401
 
 # %% ../nbs/05_evaluation.ipynb #7dca6b9d
 def _embeddings(x, name):
@@ -183,52 +184,6 @@ def mean_average_precision(scores, targets):
     "Mean of `average_precisions` over all classes; those without a positive count as 0, as in the released code"
     return average_precisions(scores, targets).mean().item()
 
-# %% ../nbs/05_evaluation.ipynb #d0cd3619
-def bootstrap(values,            # (N, ...) array or tensor, one row a clip, or one a caption with `groups`
-              statistic=np.mean, # of the drawn rows, gives a number
-              n=1000, seed=0, level=.95,
-              groups=None):      # rows drawn together: how many (5 captions a clip), or the clip (N,) of each row
-    "Percentile interval (low, high) of a statistic over `n` draws of the clips; ValueError for empty or uneven input"
-    values = np.asarray(values)
-    if values.ndim == 0 or len(values) == 0 or n < 1 or not 0 < level < 1:
-        raise ValueError(f'values of shape {values.shape}, n={n}, level={level}: '
-                         'expected rows, draws, and a level in (0, 1)')
-    rows = _rows_by_group(len(values), 1 if groups is None else groups)
-    rng = np.random.default_rng([seed, 5])
-    def draw(): return rows[rng.integers(len(rows), size=len(rows))].ravel()
-    seen = [statistic(values[draw()]) for _ in range(n)]
-    low, high = np.quantile(seen, [(1 - level)/2, (1 + level)/2])
-    return float(low), float(high)
-
-def _rows_by_group(n, groups):
-    "Row numbers (clips, rows a clip); ValueError for clips of uneven size"
-    clip = np.asarray(np.arange(n)//groups if np.ndim(groups) == 0 else groups)
-    if len(clip) != n: raise ValueError(f'{n} values and {len(clip)} groups: expected a group a value')
-    sizes = np.unique(clip, return_counts=True)[1]
-    if sizes.min() != sizes.max():
-        raise ValueError(f'groups of {sizes.min()} to {sizes.max()} values: expected all of one size')
-    return clip.argsort(kind='stable').reshape(len(sizes), -1)
-
-# %% ../nbs/05_evaluation.ipynb #bccf4573
-def drawn_map(scores, targets, counts) -> np.ndarray:
-    """mAP (B,) of clips drawn `counts` (B, N) times, as `mean_average_precision` of the drawn rows
-
-    `scores`, `targets` (N, C).
-    """
-    order, n = np.argsort(-scores, axis=0, kind='stable'), len(scores)
-    score, hit = np.take_along_axis(scores, order, 0), np.take_along_axis(targets, order, 0)
-    ends = np.vstack([score[1:] != score[:-1], np.ones((1, score.shape[1]), bool)])
-    place = np.where(ends, np.arange(n)[:, None], n)
-    last = np.minimum.accumulate(place[::-1], 0)[::-1]      # of its tie
-    def one(count):
-        weight = count[order]
-        hits = weight*hit
-        precision = hits.cumsum(0)/np.maximum(weight.cumsum(0), 1)
-        if not ends.all(): precision = np.take_along_axis(precision, last, 0)
-        aps = (hits*precision).sum(0)/np.maximum(hits.sum(0), 1)
-        return aps.mean()
-    return np.array([one(c) for c in counts.astype(np.float32)])
-
 # %% ../nbs/05_evaluation.ipynb #f1772384
 def bootstrap_map(scores, targets, n=500, seed=0, level=.95, less=None):
     """Interval (low, high) of `mean_average_precision` over `n` draws of the clips, centred on the value
@@ -245,17 +200,3 @@ def bootstrap_map(scores, targets, n=500, seed=0, level=.95, less=None):
         draws = draws - drawn_map(less.numpy(), targets.numpy(), counts)
     low, high = np.quantile(draws, [(1 - level)/2, (1 + level)/2]) + value - draws.mean()
     return float(low), float(high)
-
-# %% ../nbs/05_evaluation.ipynb #9dcdb057
-def kfold(accuracies):
-    """Mean and population std over folds, of `accuracies` (folds, epochs) on the test folds
-
-    A dict with 'paper' (the epoch with the largest sum, the first of equals, as in the released code) and 'honest' (the
-    last epoch), each with 'epoch' (0-based), 'mean' and 'std'. ValueError for anything but finite numbers (folds,
-    epochs).
-    """
-    acc = np.asarray(accuracies, dtype=float)
-    if acc.ndim != 2 or 0 in acc.shape or not np.isfinite(acc).all():
-        raise ValueError(f'accuracies of shape {acc.shape}: expected finite numbers (folds, epochs)')
-    def row(epoch): return dict(epoch=int(epoch), mean=float(acc[:, epoch].mean()), std=float(acc[:, epoch].std()))
-    return dict(paper=row(acc.sum(0).argmax()), honest=row(acc.shape[1] - 1))

@@ -12,24 +12,21 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import torch
 
 from .data.layouts import audioset_labels, audioset_segments, clips
 from .engine.artifacts import Artifact
 from .engine.config import Profile
-from .evaluation import similarity
-from .frozen.features import Store
-from .models.benchmark import marked_rows, write_rows
-from .models.trainings import middle_frame
 
 # %% ../nbs/07_pivotability.ipynb #932c82a7
-def nearest(x, y, k:int) -> torch.Tensor:
+def nearest(x, y, k:int) -> np.ndarray:
     """Rows (N, k) of `y` (M, D) nearest by cosine to each of `x` (N, D), best first; of equals the first
 
     ValueError for `k` outside 1 to M.
     """
+    from vipant.evaluation import similarity  # here, not above: it imports torch
+
     if not 1 <= k <= len(y): raise ValueError(f'k = {k}: expected 1 to {len(y)}, the number of candidates')
-    return similarity(x, y).argsort(dim=1, descending=True, stable=True)[:, :k]
+    return similarity(x, y).argsort(dim=1, descending=True, stable=True)[:, :k].numpy()
 
 def pivotability_curve(audio, image, text, k_max:int, captions_per_clip:int=5) -> np.ndarray:
     """Pivotability (k_max, N) of each clip for k = 1 to `k_max` pictures (paper, appendix F)
@@ -42,9 +39,9 @@ def pivotability_curve(audio, image, text, k_max:int, captions_per_clip:int=5) -
                          f'expected as many pictures as sounds, and {captions_per_clip} captions each')
     captions, pictures = nearest(image, text, captions_per_clip), nearest(audio, image, k_max)
     found = captions[pictures]                              # (N, k_max, captions a picture)
-    gold = torch.arange(len(text)).reshape(len(audio), 1, 1, -1)
+    gold = np.arange(len(text)).reshape(len(audio), 1, 1, -1)
     hit = (found[..., None] == gold).any(2)                 # (N, k_max, gold): does this picture find it?
-    return (hit.cumsum(1) > 0).double().mean(2).T.numpy()
+    return (hit.cumsum(1) > 0).mean(2).T
 
 # %% ../nbs/07_pivotability.ipynb #e82b1d0e
 def pivotability(audio, image, text, k:int, captions_per_clip:int=5) -> np.ndarray:
@@ -59,7 +56,7 @@ def pivotable(audio, image, text, k:int=5, least:float=.6, captions_per_clip:int
 def chance_curve(image, text, k_max:int, captions_per_clip:int=5) -> np.ndarray:
     "Expected pivotability (k_max, N) when the `k` pictures are drawn at random"
     n, found = len(image), nearest(image, text, captions_per_clip)
-    m = found.flatten().bincount(minlength=len(text)).numpy()       # pictures that find each caption
+    m = np.bincount(found.ravel(), minlength=len(text))             # pictures that find each caption
     missed, rows = np.ones(len(text)), []
     for k in range(k_max):
         missed = missed*np.clip(n - m - k, 0, None)/(n - k)
@@ -118,8 +115,10 @@ def measure_pivots(out:Path, cfg:Profile, data:Path, texts:Path, frames:Path, so
     embeddings, the log-mels. `scored`: of a model's scores, with the embeddings of its sounds; None: pictures in
     their place. `chance`: what chance would give instead (paper, appendix F).
     """
+    from vipant.models.benchmark import write_rows  # here, not above: it imports torch
+
     ids, rows, image, text = _heard_and_seen(texts, frames, sounds)
-    audio = image if scored is None else torch.from_numpy(np.load(scored/'AudioCaps.npy'))[rows]
+    audio = image if scored is None else np.load(scored/'AudioCaps.npy')[rows]
     per_clip, k_max = len(text)//len(ids), min(K_MAX, len(ids))
     if chance: curve = chance_curve(image, text, k_max, per_clip)
     else: curve = pivotability_curve(audio, image, text, k_max, per_clip)
@@ -135,19 +134,24 @@ def _heard_and_seen(texts, frames, sounds) -> tuple:
 
     And all their captions, a clip's one after the other, (N*captions a clip, D).
     """
+    from vipant.frozen.features import Store  # here, not above: both import torch
+    from vipant.models.trainings import middle_frame
+
     frames, every, captions = Store.open(frames), Store.open(sounds).ids, np.load(texts/'audiocaps.npy')
     seen = set(frames.ids)
     rows = np.array([k for k, id in enumerate(every) if id in seen])
     ids, width = [every[k] for k in rows], captions.shape[1]
     text = captions.reshape(len(every), -1, width)[rows].reshape(-1, width)
     image = middle_frame(frames.x)[frames.rows(ids)].astype(np.float32)
-    return ids, rows, torch.from_numpy(image), torch.from_numpy(text)
+    return ids, rows, image, text
 
 def _mean_rows(cfg, curve, whole) -> list:
     """Rows as in results.csv, with intervals over clips
 
     `whole`: are the values those of clips, so that a clip is pivotable or not?
     """
+    from vipant.models.benchmark import marked_rows  # here, not above: it imports torch
+
     values = {(f'k={k}', 'pivotability'): c for k, c in enumerate(curve, 1)}
     if whole and len(curve) > 4: values['k=5', 'pivotable'] = (curve[4] >= .6).astype(float)
     return [dict(dataset='AudioCaps', **r, protocol='honest', checkpoint='') for r in marked_rows(cfg, values)]

@@ -12,13 +12,10 @@ from pathlib import Path
 
 import numpy as np
 
-from .encoder import load
 from .engine.checkpoints import read_record
 from .engine.config import Profile
 from .engine.recipes import SHARES, caption_pairs, share_benchmark, with_share
 from .engine.runtime import pin_threads
-from .models.benchmark import Tasks
-from .models.trainings import checkpoint, embed_audio
 
 # %% ../nbs/08_supervision.ipynb #f565737e
 def _gold_pairs(cfg, share) -> dict:
@@ -37,19 +34,27 @@ MEASURES = {        # data set, group and metric in results.csv
     'ESC50': ('ESC50', 'prompt', 'accuracy'),
     'US8K': ('US8K', 'prompt', 'accuracy')}
 
-def measure_marks(tasks:Tasks, measure:str, audio) -> np.ndarray:
-    "The marks (N,) from 0 to 1 of the clips with embeddings `audio` (N, D); their mean is the score `measure`"
+def measure_marks(tasks, measure:str, audio) -> np.ndarray:
+    """The marks (N,) from 0 to 1 of the clips with embeddings `audio` (N, D); their mean is the score `measure`
+
+    `tasks`: models.benchmark.Tasks.
+    """
     dataset, *key = MEASURES[measure]
     return tasks.marks(dataset, audio)[tuple(key)]
 
 # %% ../nbs/08_supervision.ipynb #cf133cd5
-def series_marks(cfg:Profile, tasks:Tasks) -> dict:
-    "measure -> marks (shares, N) of the chosen checkpoints, from the fewest gold pairs to all (paper, Figure 7)"
-    folders = [share_benchmark(cfg, s).make() for s in SHARES]
+def series_marks(cfgs:list) -> dict:
+    """measure -> marks (seeds, shares, N) of the chosen checkpoints, from the fewest gold pairs to all
+
+    `cfgs`: a profile a seed (paper, Figure 7).
+    """
+    from vipant.models.benchmark import load_tasks  # here, not above: it imports torch
+
+    tasks, folders = load_tasks(cfgs[0]), [[share_benchmark(c, s).make() for s in SHARES] for c in cfgs]
     def marks(folder, measure):
         audio = np.load(folder/f'{MEASURES[measure][0]}.npy')       # as the scoring kept it
         return measure_marks(tasks, measure, audio)
-    return {m: np.stack([marks(f, m) for f in folders]) for m in MEASURES}
+    return {m: np.stack([[marks(f, m) for f in of_seed] for of_seed in folders]) for m in MEASURES}
 
 # %% ../nbs/08_supervision.ipynb #bfd216a4
 def mark_epochs(out:Path, cfg:Profile, data:Path, norm:Path, texts:Path, training:Path, **sounds:Path):
@@ -58,6 +63,10 @@ def mark_epochs(out:Path, cfg:Profile, data:Path, norm:Path, texts:Path, trainin
     In the folder `out`, of the checkpoints in the folder `training`; the other folders are what every scoring reads:
     see `Tasks` (paper, Figure 9).
     """
+    from vipant.encoder import load  # here, not above: all three import torch
+    from vipant.models.benchmark import Tasks
+    from vipant.models.trainings import checkpoint, embed_audio
+
     pin_threads(cfg)
     tasks, heard = Tasks(cfg, data, texts, norm, sounds), ('AudioCaps', 'ESC50')
     last = read_record(training/'summary.json', epochs=int)['epochs']

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['DIRECTIONS', 'LEADING', 'task_sentences', 'write_task_texts', 'marked_rows', 'retrieval_marks', 'retrieval_rows',
-           'accuracy_marks', 'accuracy_rows', 'map_draws', 'map_rows', 'map_gain', 'class_targets', 'Tasks',
-           'load_tasks', 'score_training', 'write_rows', 'Listener', 'score_listener', 'score_oracle']
+           'accuracy_marks', 'accuracy_rows', 'map_rows', 'map_gain', 'class_targets', 'Tasks', 'load_tasks',
+           'score_training', 'write_rows', 'Listener', 'score_listener', 'score_oracle']
 
 # %% ../../nbs/models/benchmark.ipynb #4c7ff16e
 from collections.abc import Callable
@@ -28,7 +28,6 @@ from ..engine.recipes import SOUNDS, task_inputs
 from ..engine.runtime import pin_threads, write_whole
 from vipant.evaluation import (
     average_precisions,
-    bootstrap,
     bootstrap_map,
     check_not_collapsed,
     mean_average_precision,
@@ -39,6 +38,7 @@ from vipant.evaluation import (
 )
 from ..frozen.features import Store, fbank_batch, load_norms
 from ..frozen.towers import load_towers
+from ..measures.intervals import bootstrap, map_draws
 from .trainings import checkpoint, embed_audio, middle_frame
 
 # %% ../../nbs/models/benchmark.ipynb #11cf3557
@@ -107,10 +107,6 @@ def accuracy_rows(cfg:Profile, audio, text, target, names:list, group:str) -> li
     return rows
 
 # %% ../../nbs/models/benchmark.ipynb #26b8c634
-def map_draws(cfg:Profile) -> int:
-    "How many draws of the bootstrap an mAP gets: a pass over all scores a draw, so fewer than a mean over clips"
-    return max(1, cfg.evaluation.n_bootstrap//5)
-
 def map_rows(cfg:Profile, scores, target, names:list, group:str) -> list:
     "mAP of `scores` (N, C) with its interval, and the average precision of each class that has clips"
     each = average_precisions(scores, target)

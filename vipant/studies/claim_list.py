@@ -18,7 +18,8 @@ import numpy as np
 import pandas as pd
 
 from ..engine.recipes import SHARES, share_name
-from .claim_scores import Measured, Missing, Paper
+from .measured_scores import Measured
+from .printed_scores import Missing, Paper
 from ..supervision import HUMAN_ESC50, MEASURES, PAPER_LOG2_PAIRS, line, log2_needed
 
 # %% ../../nbs/studies/claim_list.ipynb #aa147f31
