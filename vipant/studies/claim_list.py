@@ -6,8 +6,8 @@
 __all__ = ['VERDICTS', 'PIVOT', 'RAND', 'ORACLE', 'AST', 'AC', 'FC', 'VC', 'RC', 'GL', 'GC', 'TRAINED', 'T2A', 'A2T', 'RETRIEVAL',
            'TO_AUDIO', 'CLASSES', 'AUDIOSET', 'ZERO_SHOT', 'BARE', 'ALIKE', 'WIDELY', 'START', 'PIVOTING', 'RANDOM',
            'MINED', 'SUPERVISED', 'CARRIED', 'GOLD_RETRIEVAL', 'FEW', 'SERIES', 'STARTS', 'AUDIOSET_SUPERVISED',
-           'IMAGES', 'DIRECTED', 'CLAIMS', 'Claim', 'judge', 'gaps', 'mean_gap', 'all_gaps', 'mean_gaps', 'over_each',
-           'each_over', 'verdict', 'paper_verdict', 'verdicts']
+           'IMAGES', 'DIRECTED', 'CLAIMS', 'NEVER', 'Claim', 'judge', 'reach', 'gaps', 'mean_gap', 'all_gaps',
+           'mean_gaps', 'over_each', 'each_over', 'Noting', 'more_clips', 'verdict', 'paper_verdict', 'verdicts']
 
 # %% ../../nbs/studies/claim_list.ipynb #cf9ff335
 import math
@@ -47,6 +47,28 @@ def judge(drawn, threshold:float=0., level:float=.95) -> dict:
     low, high = bound(tail, -np.inf), bound(1 - tail/len(cases), np.inf)
     verdict = 'holds' if low > threshold else 'fails' if high < threshold else 'cannot be told'
     return dict(effect=float(cases[:, 0].min()), low=float(low), high=float(high), verdict=verdict)
+
+# %% ../../nbs/studies/claim_list.ipynb #c7b35eb0
+def _half_widths(drawn, threshold, tail):
+    "From the effect to the end of the interval on the threshold's side (cases,); inf where draws have no statistic"
+    effects, draws = drawn[:, 0], drawn[:, 1:]
+    def end(p, missing): return np.quantile(np.where(np.isnan(draws), missing, draws), p, axis=1, method='nearest')
+    below = effects - end(tail, -np.inf)
+    return np.where(effects > threshold, below, end(1 - tail/len(drawn), np.inf) - effects)
+
+def reach(drawn, alone, threshold:float=0., level:float=.95) -> float:
+    """How many times as many clips would tell a claim: at most 1 where it is told, inf where no number would
+
+    `drawn`: the statistic as in `judge`; `alone`: the same from draws of the clips alone.
+    """
+    cases, alone, tail = np.atleast_2d(drawn), np.atleast_2d(alone), (1 - level)/2
+    whole = _half_widths(cases, threshold, tail)
+    clips = np.minimum(whole, _half_widths(alone, threshold, tail))
+    distance = cases[:, 0] - threshold
+    with np.errstate(invalid='ignore', divide='ignore'): times = clips**2/(distance**2 - whole**2 + clips**2)
+    times = np.where(np.isfinite(times) & (times >= 0), times, np.inf)
+    below = distance < 0
+    return float(times[below].min() if below.any() else times.max())
 
 # %% ../../nbs/studies/claim_list.ipynb #9cba9b38
 PIVOT, RAND, ORACLE, AST = 'vip-AnT', 'VA-Rand', 'OracleAV-CLIP', 'AST-on-our-data'
@@ -343,13 +365,41 @@ DIRECTED = [
 CLAIMS = START + PIVOTING + RANDOM + MINED + SUPERVISED + CARRIED + SERIES
 CLAIMS += STARTS + AUDIOSET_SUPERVISED + IMAGES + DIRECTED
 
-# %% ../../nbs/studies/claim_list.ipynb #b3fedd8b
-def verdict(claim:Claim, s) -> dict:
-    "What `judge` says of a claim on a source of scores, or 'not run' with the reason"
-    try: return judge(claim.statistic(s), claim.threshold) | dict(reason='')
-    except Missing as e:
-        return dict(effect=math.nan, low=math.nan, high=math.nan, verdict='not run', reason=str(e))
+# %% ../../nbs/studies/claim_list.ipynb #339a7b4a
+class Noting:
+    "A source of scores that notes whose clips it was asked for"
+    def __init__(self, source): self.source, self.asked = source, {}
 
+    def __call__(self, model, dataset, group, metric):
+        self.asked[dataset.removesuffix(' 10 s')] = None
+        return self.source(model, dataset, group, metric)
+
+    def __getattr__(self, name): return getattr(self.source, name)
+
+NEVER = 1000    # times the clips: beyond it the effect is at the threshold, as far as clips can tell
+
+def more_clips(times, sizes) -> str:
+    "The clips of each data set that would tell a claim, such as 'Clotho 1,341'; '' where no number would"
+    if times > NEVER: return ''
+    return ', '.join(f'{name} {math.floor(times*n) + 1:,}' for name, n in sizes.items())
+
+# %% ../../nbs/studies/claim_list.ipynb #33fc3567
+def verdict(claim:Claim, s:Measured) -> dict:
+    """What `judge` says of a claim, or 'not run' with the reason; `times`: what `reach` says
+
+    `clips`: so many of each data set would tell it, where that cannot be told; '' where no number would.
+    """
+    noting = Noting(s)
+    try: drawn, alone = claim.statistic(noting), claim.statistic(s.clips_alone())
+    except Missing as e:
+        missing = dict.fromkeys(('effect', 'low', 'high', 'times'), math.nan)
+        return missing | dict(verdict='not run', clips='', reason=str(e))
+    found, times = judge(drawn, claim.threshold), reach(drawn, alone, claim.threshold)
+    sizes = {name: s.sizes[name] for name in noting.asked}
+    clips = more_clips(times, sizes) if found['verdict'] == 'cannot be told' else ''
+    return found | dict(times=times, clips=clips, reason='')
+
+# %% ../../nbs/studies/claim_list.ipynb #7e651f90
 def paper_verdict(claim:Claim, paper:Paper) -> dict:
     "Effect of the paper's own numbers, and whether it is above the threshold: yes, no, or no number"
     try: effect = float(np.min(claim.statistic(paper)))
@@ -358,7 +408,7 @@ def paper_verdict(claim:Claim, paper:Paper) -> dict:
     return dict(paper_effect=effect, paper='yes' if effect > claim.threshold else 'no')
 
 def verdicts(ours:Measured) -> pd.DataFrame:
-    "A row a claim: section, sentence, unit, threshold, effect, low, high, verdict, reason, and the paper's own"
+    "A row a claim: section, sentence, unit, threshold, what `verdict` says of it, and the paper's own"
     paper = Paper()
     def row(c):
         about = dict(id=c.id, section=c.section, sentence=c.sentence, unit=c.unit, threshold=c.threshold)

@@ -7,6 +7,7 @@ __all__ = ['Measured']
 
 # %% ../../nbs/studies/measured_scores.ipynb #97129ccd
 import zlib
+from copy import copy
 from functools import cache
 
 import numpy as np
@@ -33,12 +34,12 @@ class Measured:
         self.of_seed, size = [Clips(cfg, self.tasks) for cfg in cfgs], len(cfgs)
         drawn = np.random.default_rng([seed, 17]).multinomial(size, np.full(size, 1/size), size=self.n)
         self.seeds = np.vstack([np.ones(size), drawn])/size        # (1 + draws, seeds): the weight of each
-        self.score, self.counts = cache(self.score), cache(self.counts)
-
-    def __call__(self, model, dataset, group, metric): return self.score(model, dataset, group, metric)
+        self.sizes = {}                                            # clips of each data set that was asked for
+        self.by_seed, self.counts = cache(self.by_seed), cache(self.counts)
 
     def counts(self, dataset, n) -> np.ndarray:
         "How often each of `n` clips is in a draw (1 + draws, n)"
+        self.sizes[dataset] = n
         rng = np.random.default_rng([self.seed, zlib.crc32(dataset.removesuffix(' 10 s').encode())])
         return np.vstack([np.ones(n), rng.multinomial(n, np.full(n, 1/n), size=self.n)])
 
@@ -58,19 +59,32 @@ def gold_pairs(self:Measured) -> np.ndarray:
 @patch
 def classes(self:Measured, dataset) -> list: return self.tasks.names[SOUNDS[dataset][0]]
 
-# %% ../../nbs/studies/measured_scores.ipynb #dd8acf60
+# %% ../../nbs/studies/measured_scores.ipynb #b2aa4258
 @patch
 def marks(self:Measured, model, dataset, group, metric) -> np.ndarray:
     "The mark (seeds, N) of each clip, whose mean is the score: see `Clips.marks`"
     return np.stack([one.marks(model, dataset, group, metric) for one in self.of_seed])
 
 @patch
-def score(self:Measured, model, dataset, group, metric) -> np.ndarray:
+def by_seed(self:Measured, model, dataset, group, metric) -> np.ndarray:
+    "The score of each seed (1 + draws, seeds), on the clips of each draw"
     draw = _map_draws if metric == 'mAP' else _mean_draws
-    if group.startswith('supervised'): return draw(self, self.of_seed[0], model, dataset, group, metric)
-    each = [draw(self, one, model, dataset, group, metric) for one in self.of_seed]
-    return (self.seeds*np.stack(each, 1)).sum(1)
+    of = self.of_seed[:1] if group.startswith('supervised') else self.of_seed
+    return np.stack([draw(self, one, model, dataset, group, metric) for one in of], 1)
 
+@patch
+def __call__(self:Measured, model, dataset, group, metric) -> np.ndarray:
+    scores = self.by_seed(model, dataset, group, metric)
+    return scores[:, 0] if scores.shape[1] == 1 else (self.seeds*scores).sum(1)
+
+@patch
+def clips_alone(self:Measured):
+    "The same source, whose draws take clips anew, but each seed once: what more clips would narrow"
+    alone = copy(self)
+    alone.seeds = np.full_like(self.seeds, 1/len(self.cfgs))
+    return alone
+
+# %% ../../nbs/studies/measured_scores.ipynb #43cfae96
 def _mean_draws(measured, one, model, dataset, group, metric):
     "The mean mark of the clips of each draw (1 + draws,), of one seed"
     mark = one.marks(model, dataset, group, metric)
