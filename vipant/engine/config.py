@@ -58,18 +58,18 @@ class Data(Section):
 class World(Section):
     "Sizes of the miniature world (counts of clips, pictures or captions; seconds; Hz)"
     seed: Whole = 11
-    n_web: Whole = 6000
-    n_unbalanced: Whole = 2000
-    n_balanced: Whole = 240
-    n_eval: Whole = 260
-    n_audiocaps_train: Whole = 1000
-    n_audiocaps_val: Whole = 100
-    n_audiocaps_test: Whole = 300
+    n_web: Whole = 12000
+    n_unbalanced: Whole = 4000
+    n_balanced: Whole = 520
+    n_eval: Whole = 1040
+    n_audiocaps_train: Whole = 2000
+    n_audiocaps_val: Whole = 200
+    n_audiocaps_test: Whole = 1000
     n_clotho_development: Whole = 120
     n_clotho_validation: Whole = 20
-    n_clotho_evaluation: Whole = 300
-    n_esc50: Whole = 15         # a class
-    n_us8k: Whole = 30          # a class
+    n_clotho_evaluation: Whole = 600
+    n_esc50: Whole = 40         # a class
+    n_us8k: Whole = 80          # a class
     n_coco: Whole = 1500
     n_corpus: Whole = 4000
     image_size: Count = 64
@@ -236,13 +236,13 @@ PROFILES = dict(
         fbank=dict(n_mels=64, frame_shift=20., n_frames=100, n_frames_long=180, mean=None, std=None,
                    freq_mask=16, time_mask=20),
         encoder=dict(stride=(8, 12)),
-        towers=dict(model='mini', pretrained='world', epochs=16),
-        va=dict(epochs=20, warmup_epochs=8, batch_size=64, lr_weight=12., lr_bias=.29),
+        towers=dict(model='mini', pretrained='world', epochs=14),
+        va=dict(epochs=16, warmup_epochs=6.4, batch_size=64, lr_weight=12., lr_bias=.29),
         at=dict(epochs=8, warmup_epochs=3, lr_weight=4., lr_bias=.096),
-        esc50=dict(epochs=20, warmup_epochs=4, lr_weight=25.),
-        us8k=dict(epochs=12, warmup_epochs=2.4, lr_weight=25.),
-        audioset_balanced=dict(epochs=12, lr=2e-3, warmup_steps=20, tuned_layers=2),
-        audioset_unbalanced=dict(batch_size=12, lr=5e-4, warmup_steps=20, milestone_steps=(400, 600, 720)),
+        esc50=dict(epochs=8, warmup_epochs=1.6, lr_weight=25.),
+        us8k=dict(epochs=5, warmup_epochs=1, lr_weight=25.),
+        audioset_balanced=dict(epochs=8, lr=2e-3, warmup_steps=20, tuned_layers=2),
+        audioset_unbalanced=dict(batch_size=24, lr=5e-4, warmup_steps=20, milestone_steps=(400, 600, 720)),
         curation=dict(top_k=3),
         lm=dict(model='world', captions=1500)),
 )

@@ -6,8 +6,9 @@
 __all__ = ['VERDICTS', 'PIVOT', 'RAND', 'ORACLE', 'AST', 'AC', 'FC', 'VC', 'RC', 'GL', 'GC', 'TRAINED', 'T2A', 'A2T', 'RETRIEVAL',
            'TO_AUDIO', 'CLASSES', 'AUDIOSET', 'ZERO_SHOT', 'BARE', 'ALIKE', 'WIDELY', 'START', 'PIVOTING', 'RANDOM',
            'MINED', 'SUPERVISED', 'CARRIED', 'GOLD_RETRIEVAL', 'FEW', 'SERIES', 'STARTS', 'AUDIOSET_SUPERVISED',
-           'IMAGES', 'DIRECTED', 'CLAIMS', 'NEVER', 'Claim', 'judge', 'reach', 'gaps', 'mean_gap', 'all_gaps',
-           'mean_gaps', 'over_each', 'each_over', 'Noting', 'more_clips', 'verdict', 'paper_verdict', 'verdicts']
+           'IMAGES', 'DIRECTED', 'CLAIMS', 'NEVER', 'Claim', 'judge', 'half_widths', 'reach', 'gaps', 'mean_gap',
+           'all_gaps', 'mean_gaps', 'over_each', 'each_over', 'Noting', 'more_clips', 'verdict', 'paper_verdict',
+           'verdicts']
 
 # %% ../../nbs/studies/claim_list.ipynb #cf9ff335
 import math
@@ -49,7 +50,7 @@ def judge(drawn, threshold:float=0., level:float=.95) -> dict:
     return dict(effect=float(cases[:, 0].min()), low=float(low), high=float(high), verdict=verdict)
 
 # %% ../../nbs/studies/claim_list.ipynb #c7b35eb0
-def _half_widths(drawn, threshold, tail):
+def half_widths(drawn, threshold, tail):
     "From the effect to the end of the interval on the threshold's side (cases,); inf where draws have no statistic"
     effects, draws = drawn[:, 0], drawn[:, 1:]
     def end(p, missing): return np.quantile(np.where(np.isnan(draws), missing, draws), p, axis=1, method='nearest')
@@ -62,8 +63,8 @@ def reach(drawn, alone, threshold:float=0., level:float=.95) -> float:
     `drawn`: the statistic as in `judge`; `alone`: the same from draws of the clips alone.
     """
     cases, alone, tail = np.atleast_2d(drawn), np.atleast_2d(alone), (1 - level)/2
-    whole = _half_widths(cases, threshold, tail)
-    clips = np.minimum(whole, _half_widths(alone, threshold, tail))
+    whole = half_widths(cases, threshold, tail)
+    clips = np.minimum(whole, half_widths(alone, threshold, tail))
     distance = cases[:, 0] - threshold
     with np.errstate(invalid='ignore', divide='ignore'): times = clips**2/(distance**2 - whole**2 + clips**2)
     times = np.where(np.isfinite(times) & (times >= 0), times, np.inf)

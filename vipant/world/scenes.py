@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['WORDS', 'LISTED', 'Kind', 'KINDS', 'PLACES', 'SIZE_WORDS', 'LOUDNESS', 'PACE_WORDS', 'SPAM', 'DIALECTS',
            'parse_kinds', 'Event', 'Scene', 'draw_event', 'draw_scene', 'scene_frame', 'scene_sound', 'pick', 'article',
-           'look', 'together', 'hear', 'audiocaps', 'clotho', 'coco', 'free', 'sound_words', 'seen_and_done', 'web',
-           'caption', 'Media', 'write_media']
+           'look', 'together', 'hear', 'audiocaps', 'clotho', 'coco', 'free', 'listed_name', 'sound_words',
+           'seen_and_done', 'web', 'caption', 'Media', 'write_media']
 
 # %% ../../nbs/world/scenes.ipynb #31096186
 from collections import namedtuple
@@ -27,24 +27,24 @@ cat            |kitten    |meowing  |meows   |mewing    |animal      |purple|kit
 bird           |sparrow   |chirping |chirps  |tweeting  |creature    |blue  |forest park beach
 frog           |toad      |croaking |croaks  |ribbiting |animal      |green |forest park
 bee            |insect    |buzzing  |buzzes  |humming   |creature    |yellow|forest park farm
-cow            |cattle    |mooing   |moos    |lowing    |animal      |white |farm
-sheep          |lamb      |bleating |bleats  |baaing    |animal      |white |farm
-rooster        |chicken   |crowing  |crows   |cackling  |animal      |red   |farm
+cow            |cattle    |mooing   |moos    |lowing    |animal      |white |farm forest
+sheep          |lamb      |bleating |bleats  |baaing    |animal      |white |farm park
+rooster        |chicken   |crowing  |crows   |cackling  |animal      |red   |farm kitchen
 man            |person    |speaking |speaks  |talking   |person      |blue  |kitchen street park
 baby           |infant    |crying   |cries   |sobbing   |person      |yellow|kitchen park
 crowd          |audience  |clapping |claps   |applauding|group       |purple|street park
-car            |automobile|honking  |honks   |beeping   |vehicle     |red   |street
+car            |automobile|honking  |honks   |beeping   |vehicle     |red   |street beach
 truck          |lorry     |idling   |idles   |rumbling  |vehicle     |blue  |street farm
 train          |locomotive|whistling|whistles|tooting   |vehicle     |green |street forest
-ambulance      |police car|wailing  |wails   |blaring   |vehicle     |white |street
+ambulance      |police car|wailing  |wails   |blaring   |vehicle     |white |street beach
 airplane       |jet       |flying   |flies   |passing   |engine      |white |beach farm
 helicopter     |chopper   |hovering |hovers  |whirring  |engine      |green |beach street
 drill          |machine   |drilling |drills  |grinding  |tool        |red   |street kitchen
-jackhammer     |hammer    |pounding |pounds  |hammering |tool        |yellow|street
+jackhammer     |hammer    |pounding |pounds  |hammering |tool        |yellow|street beach
 air conditioner|cooler    |blowing  |blows   |droning   |machine     |white |kitchen street
 gun            |rifle     |firing   |fires   |shooting  |weapon      |purple|forest farm
 bell           |gong      |ringing  |rings   |chiming   |metal object|yellow|street park
-clock          |watch     |ticking  |ticks   |tapping   |small object|red   |kitchen
+clock          |watch     |ticking  |ticks   |tapping   |small object|red   |kitchen beach
 fountain       |stream    |splashing|splashes|trickling |water       |blue  |park street
 fire           |campfire  |crackling|crackles|burning   |flame       |red   |forest beach
 guitar         |musician  |playing  |plays   |strumming |instrument  |green |kitchen beach'''
@@ -297,20 +297,24 @@ def free(rng, scene):
     return text + where
 
 # %% ../../nbs/world/scenes.ipynb #33980cc2
-def sound_words(rng, event):
-    "The name of a sound, as data sets and people give it"
+def listed_name(rng, event):
+    "A name that the lists of classes have for a thing or its sound: 'car horn', 'siren', 'bark'"
     k = KINDS[event.kind]
-    listed = [name.replace('_', ' ') for name in (k.esc50, k.us8k) if name]
-    label = pick(rng, k.labels).lower()
-    names = [f'{k.doing} {k.noun}', k.noun, *listed, label, f'{article(k.noun)} {k.doing}']
+    return pick(rng, [name.replace('_', ' ').lower() for name in (k.esc50, k.us8k, *k.labels) if name])
+
+def sound_words(rng, event):
+    "The name of a sound, as people give it or, in half of the cases, data sets"
+    k = KINDS[event.kind]
     opening = pick(rng, ('the sound of ', 'the sound of ', 'listen to the sound of '))
-    return opening + pick(rng, names)
+    if rng.random() < .5: return opening + listed_name(rng, event)
+    return opening + pick(rng, (f'{k.doing} {k.noun}', k.noun, f'{article(k.noun)} {k.doing}'))
 
 def seen_and_done(rng, event):
     "A thing on the web: seen, and in six of ten cases doing something"
     k, u, v = KINDS[event.kind], rng.random(), rng.random()
     if u < .15: words = article(k.synonym)
     elif u < .2: words = article(k.hypernym)
+    elif u < .45: words = listed_name(rng, event)
     else: words = look(rng, event)
     extra = pick(rng, (k.doing + ' loudly', 'can be heard', 'makes noise'))
     for limit, done in ((.4, k.doing), (.48, k.does), (.56, k.heard), (.6, extra)):
