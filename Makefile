@@ -2,6 +2,8 @@
 #                 PYTHON=python3.12 takes another than python3)
 # make reproduce  every table and figure, from raw files; what is finished is skipped (SEEDS=3 for three seeds)
 # make test       ruff over notebooks, package and tests; nbdev_test; pytest
+# make faults     kills at random moments, runs at once, full disks, spoiled inputs: a table of what came of them,
+#                 figures/bench/faults.md (half an hour)
 # make readme     README's tables from figures/mini
 # make rehearsal  every stage of the `paper` profile at full model size over a few dozen clips, on CPU
 # make lab        JupyterLab on nbs/
@@ -30,7 +32,7 @@ except ImportError:
 endef
 export CHECK_PYTHON
 
-.PHONY: setup test reproduce readme rehearsal lab lock
+.PHONY: setup test faults reproduce readme rehearsal lab lock
 setup: .venv/.done
 .venv/.done: requirements.lock setup.py settings.ini
 	@$(PY) -c 'import pip' 2>/dev/null || $(PYTHON) -c "$$CHECK_PYTHON"
@@ -45,6 +47,8 @@ test: setup
 	ruff check nbs vipant tests
 	VIPANT_PROFILE=smoke timeout --signal=INT --kill-after=60 1800 nbdev_test --timing
 	timeout --signal=INT --kill-after=60 1800 $(PY) -m pytest -q
+faults: setup
+	PYTHONPATH=tests $(PY) -m faults
 readme: setup
 	$(PY) -c 'from vipant.engine.report import fill_readme; fill_readme()'
 lab: setup

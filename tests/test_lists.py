@@ -7,14 +7,13 @@ import subprocess
 import sys
 import threading
 import unicodedata
-from fractions import Fraction
 from pathlib import Path
 
-import av
 import numpy as np
 import pytest
 import soundfile as sf
 
+from helpers import ROW, paint, parquet, put
 from vipant.data import clip_tables
 from vipant.data.clip_tables import FolderIndex, find_audio, present
 from vipant.data.layouts import (
@@ -32,11 +31,6 @@ from vipant.data.released_files import download, read_cap, read_map, read_pairs
 from vipant.data.videos import mp4s_to_clips, spaced_frames, video_to_clip
 
 ROOT = Path(__file__).resolve().parents[1]
-
-def put(path, *lines, encoding='utf-8'):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(''.join(f'{line}\n' for line in lines).encode(encoding))
-    return path
 
 def put_sound(path, format=None):
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -187,6 +181,14 @@ def test_a_clip_under_the_name_of_another_downloader_is_read(tmp_path, name):
     assert ds['audio'] == [f'{tmp_path}/audioset/audio/{name}'] and coverage.listed == 2
     assert len(sf.read(ds[0]['audio'])[0]) == 8000
 
+@pytest.mark.parametrize('name', (f'{ID}_{{i}}.jpg', f'Y{ID}_{{i}}.jpg', '00W1lcxW-WU_0_{i}.JPG',
+                                  'Y00W1lcxW-WU_0_{i}.jpeg', f'{ID}_{{i}}.png'))
+def test_frames_under_the_names_of_another_downloader_are_read(tmp_path, name):
+    segments(tmp_path, '00W1lcxW-WU, 0.000, 10.000', '_ther-clip_, 30.000, 40.000')
+    paths = [f'{tmp_path}/audioset/frames/{name.format(i=i)}' for i in range(4)]
+    for path in paths: put(Path(path))
+    assert clips(tmp_path, 'audioset', 'eval')['frames'] == [paths, []]
+
 def test_the_start_of_a_clip_in_whole_seconds_or_ms(tmp_path):
     for name in ('a-23456789__30.wav', 'b-23456789__30000_40000.flac', 'c-23456789__40.wav'): (tmp_path/name).touch()
     found = [os.path.basename(find_audio(tmp_path, f'{k}-23456789__30.000')) for k in 'abc']
@@ -248,26 +250,6 @@ def test_clothos_and_esc50s_names_are_not_taken_for_clips_of_a_video(tmp_path):
     assert read_esc50(tmp_path)['audio'] == ['']
 
 # Videos
-def paint(path, times=range(0, 3000, 125), sound_from=0):
-    "An mp4 whose frame k, shown at `times[k]` ms, is white in its upper left quarter and of grey level 8k elsewhere"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with av.open(str(path), 'w', format='mp4') as out:
-        video, ms = out.add_stream('mpeg4', rate=8, width=64, height=48, pix_fmt='yuv420p'), Fraction(1, 1000)
-        video.codec_context.time_base, video.bit_rate = ms, 4_000_000
-        audio = out.add_stream('aac', rate=16000, layout='mono')
-        for k, t in enumerate(times):
-            picture = np.full((48, 64, 3), 8*k, np.uint8)
-            picture[:24, :32] = 255
-            frame = av.VideoFrame.from_ndarray(picture, format='rgb24')
-            frame.pts, frame.time_base = t, ms
-            out.mux(video.encode(frame))
-        tone = np.sin(np.arange(48000)/9).astype(np.float32)[None]
-        block = av.AudioFrame.from_ndarray(tone, format='fltp', layout='mono')
-        block.sample_rate, block.pts, block.time_base = 16000, sound_from, Fraction(1, 16000)
-        out.mux(audio.encode(block))
-        for stream in (video, audio): out.mux(stream.encode(None))
-    return path
-
 def numbers(pictures) -> list: return [round(np.asarray(p)[-8:, -8:].mean()/8) for p in pictures]
 
 def test_frames_of_a_variable_rate_are_those_on_show(tmp_path):
@@ -418,16 +400,6 @@ def test_a_hash_and_notes_that_are_damaged_do_not_stop_a_download(server, tmp_pa
     assert 'has no SHA-256' in said(ValueError, download, 'vc-b32-map', tmp_path, url)
 
 # Copies on the hub
-def parquet(path, rows):
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-    path.parent.mkdir(parents=True, exist_ok=True)
-    pq.write_table(pa.Table.from_pylist(rows), path)
-    return path
-
-ROW = dict(filename='1-1-A-0.wav', fold=1, target=0, category='dog', esc10=True, src_file=1, take='A',
-           audio=dict(bytes=b'x'*500, path=None))
-
 @pytest.mark.parametrize('spoil', (
     lambda d: b'', lambda d: b'<html>no such page</html>', lambda d: d[:-1], lambda d: d[:len(d)//2],
     lambda d: d[:4] + bytes(900) + d[904:], lambda d: d[:-8] + b'\xff'*4 + d[-4:],

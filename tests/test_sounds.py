@@ -4,6 +4,7 @@ import threading
 import warnings
 from pathlib import Path
 
+import av
 import numpy as np
 import pandas as pd
 import psutil
@@ -95,6 +96,35 @@ def test_a_file_that_is_cut_off_is_refused(tmp_path, suffix):
     assert len(load_audio(path)[0]) == 2
     path.write_bytes(path.read_bytes()[:8011])
     refused(path)
+
+
+@pytest.mark.parametrize('name, subtype', [('a.ogg', 'VORBIS'), ('a.ogg', 'OPUS'), ('a.mp3', None)])
+def test_a_cut_ogg_or_mp3_is_refused_wherever_it_was_cut(tmp_path, name, subtype):
+    path = written(tmp_path/name, noise(48000, 2), 48000, subtype=subtype)
+    data = path.read_bytes()
+    assert load_audio(path)[0].shape == (2, 48000)
+    for k in np.linspace(1, len(data) - 1, 23).astype(int):
+        path.write_bytes(data[:k])
+        refused(path)
+    path.write_bytes(data + b'TAG'.ljust(128, b'\0'))      # what stands behind is no fault
+    assert load_audio(path)[0].shape == (2, 48000)
+
+
+def test_an_mp3_whose_header_says_nothing_is_taken_as_it_is(tmp_path):
+    path = written(tmp_path/'a.mp3', noise(48000), 48000)
+    data = path.read_bytes()
+    path.write_bytes(data[:100].replace(b'Xing', b'none').replace(b'Info', b'none') + data[100:len(data)//2])
+    assert 0 < load_audio(path)[0].shape[1] < 30000
+
+
+@pytest.mark.parametrize('name, codec', [('a.mp3', 'libmp3lame'), ('a.opus', 'libopus')])
+def test_whole_sounds_of_another_writer_are_taken(tmp_path, name, codec):
+    with av.open(str(tmp_path/name), 'w') as out:
+        stream = out.add_stream(codec, rate=48000, layout='mono')
+        frame = av.AudioFrame.from_ndarray(noise(96000).T.astype(np.float32), format='fltp', layout='mono')
+        frame.sample_rate = 48000
+        for packet in [*stream.encode(frame), *stream.encode(None)]: out.mux(packet)
+    assert load_audio(tmp_path/name)[0].shape[1] >= 96000
 
 
 def test_a_cut_wav_says_how_much_is_there(tmp_path):

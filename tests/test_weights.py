@@ -12,34 +12,13 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
+from helpers import CFG, SCALE, SIZES, our_file, their_tensors, tiny, written
 from vipant import encoder
-from vipant.encoder import AudioEncoder, checked_state
+from vipant.encoder import checked_state
 from vipant.engine.checkpoints import read_state, selected_epoch
 from vipant.models import released
 from vipant.training import LARS, ContrastiveLoss, fit, lars_groups
 
-CFG = dict(model=dict(audio=dict(resolution=[32, 32], pre_encoder=dict(stride=[16, 16]))))
-SCALE = dict(logit_scale=torch.tensor(2.66))
-SIZES = dict(n_frames=32, n_mels=32, stride=(16, 16), width=64, layers=1, heads=1, patch=16, output_dim=8)
-THEIRS = {'conv1.': 'pre_encoder.conv1.', 'ln_pre.': 'pre_encoder.ln.', 'ln_post.': 'post_encoder.ln.',
-          'proj': 'post_encoder.proj', 'class_embedding': 'misc.class_embedding',
-          'positional_embedding': 'misc.positional_embedding', 'transformer.': 'encoder.'}
-
-def tiny() -> AudioEncoder:
-    torch.manual_seed(0)
-    return AudioEncoder(**SIZES).eval()
-
-def their_tensors() -> OrderedDict:
-    "Tensors of a tiny encoder, under the names of the released code"
-    def name(k):
-        old = next(o for o in THEIRS if k.startswith(o))
-        return THEIRS[old] + k.removeprefix(old)
-    return OrderedDict((name(k), v.detach().clone()) for k, v in tiny().state_dict().items())
-
-def written(path, audio=None, loss=SCALE, cfg=CFG) -> Path:
-    "A released checkpoint"
-    torch.save(dict(cfg=cfg, model=(audio or their_tensors(), loss)), path)
-    return path
 
 def refused(path, said, kind=ValueError):
     "Converting is refused in one line that names the file, and nothing is left"
@@ -61,12 +40,6 @@ def test_released_weights_that_are_not_finite_are_named(tmp_path, dtype, value):
     said = 'post_encoder.proj has 1 of 512 values that are not finite, the first at (3, 1)'
     refused(written(tmp_path/'x.pth', audio), said)
     refused(written(tmp_path/'x.pth', loss=dict(logit_scale=torch.tensor(torch.nan))), 'logit_scale is nan')
-
-def our_file(path, sizes=SIZES, **changes) -> Path:
-    weights = {k: v.detach().clone() for k, v in tiny().state_dict().items()} | changes
-    save_file({k: v for k, v in weights.items() if v is not None}, path,
-              {'vipant.encoder': sizes if isinstance(sizes, str) else json.dumps(sizes)})
-    return path
 
 @pytest.mark.parametrize('said, changes', (
     ('proj has 512 of 512 values that are not finite, the first at (0, 0)', dict(proj=torch.full((64, 8), torch.nan))),

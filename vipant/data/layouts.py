@@ -28,9 +28,7 @@ def _audioset_media(root):
     "(function of a clip id that gives the `audio` and `frames` columns, the folder of the sounds)"
     audio = Path(root)/'audioset'/'audio'
     sounds, pictures = FolderIndex(audio), FolderIndex(Path(root)/'audioset'/'frames')
-    def media(id):
-        frames = [pictures.file(f'{id}_{i}.jpg') for i in range(4)] if pictures.names else []
-        return dict(audio=find_audio(audio, id, sounds), frames=list(filter(None, frames)))
+    def media(id): return dict(audio=find_audio(audio, id, sounds), frames=pictures.frames(id))
     return media, str(audio)
 
 def audioset_segments(root, split:str):

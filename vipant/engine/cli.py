@@ -8,19 +8,26 @@ __all__ = ['INTERRUPTED', 'COMMANDS', 'OURS', 'reproduce', 'run', 'status', 'che
 
 # %% ../../nbs/engine/cli.ipynb #610ddb78
 import os
-import select
 import signal
 import sys
-from pathlib import Path
 
 # %% ../../nbs/engine/cli.ipynb #bb587ac2
 INTERRUPTED = 'interrupted; what is finished is kept, and the next run goes on from there'
 
-try:
-    from fastcore.script import Param, anno_parser
-except KeyboardInterrupt:       # before there is a main() to catch it
-    print(f'vipant: {INTERRUPTED}', file=sys.stderr)
-    sys.exit(130)
+def _at_start(number, _):
+    "Told to stop while modules are imported: nothing has begun, so there is nothing to end"
+    os.write(2, f'vipant: {INTERRUPTED}\n'.encode())
+    os._exit(128 + number)
+
+if os.path.basename(''.join(sys.orig_argv[1:2])) == 'vipant':    # the command itself: no worker of it, no notebook
+    for number in (signal.SIGTERM, signal.SIGINT):
+        if signal.getsignal(number) != signal.SIG_IGN: signal.signal(number, _at_start)
+
+# %% ../../nbs/engine/cli.ipynb #098f295c
+import select  # noqa: E402  from here on Ctrl-C is heard
+from pathlib import Path  # noqa: E402
+
+from fastcore.script import Param, anno_parser  # noqa: E402
 
 # %% ../../nbs/engine/cli.ipynb #8047d4bf
 def _profile(name, seed=0):
@@ -190,17 +197,29 @@ class Stopped(KeyboardInterrupt):
 
 def _stopped(*_): raise Stopped
 
+def _listen():
+    "From here on a signal is an exception; whoever started us with Ctrl-C turned off wants it so"
+    signal.signal(signal.SIGTERM, _stopped)
+    if signal.getsignal(signal.SIGINT) is _at_start: signal.signal(signal.SIGINT, signal.default_int_handler)
+
+def _be_deaf():
+    "Who is told twice to stop is stopping already"
+    for number in (signal.SIGTERM, signal.SIGINT): signal.signal(number, signal.SIG_IGN)
+
 def _end_children():
     "End what a command has started; as long as the runtime is not there nothing was"
     runtime = sys.modules.get('vipant.engine.runtime')
     if hasattr(runtime, 'end_children'): runtime.end_children()
 
+# %% ../../nbs/engine/cli.ipynb #59b41f53
 def main():
     "The command `vipant`: whatever goes wrong is one line and exit code 1; a traceback only with VIPANT_DEBUG=1"
     name, *args = sys.argv[1:] or ['--help']
-    signal.signal(signal.SIGTERM, _stopped)
-    try: code, text = _run(name, args), ''
+    try:
+        _listen()
+        code, text = _run(name, args), ''
     except KeyboardInterrupt as e:
+        _be_deaf()
         _end_children()
         code, text = (143 if isinstance(e, Stopped) else 130), INTERRUPTED      # 128 + the signal, as of any command
     except Exception as e:

@@ -98,6 +98,8 @@ def end_with_parent():
     "In a worker process: end as soon as the process that started it has ended; Ctrl-C is the parent's business"
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_wait_for_parent, daemon=True).start()
+    from tqdm import tqdm
+    tqdm.set_lock(threading.RLock())        # its own is shared among processes, and missed when a worker is killed
 
 def _wait_for_parent():
     multiprocessing.parent_process().join()

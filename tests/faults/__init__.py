@@ -1,0 +1,1 @@
+"""Kills, full disks and spoiled inputs, counted: `make faults`"""

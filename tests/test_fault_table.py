@@ -1,0 +1,28 @@
+"The short form of `make faults`: the same kills and spoiled inputs, fewer of them"
+import pytest
+
+from faults.inputs import KINDS
+from faults.kills import kill_phase
+from faults.spoiling import ODD_WORDS, outcome, spoil, spoiled
+
+
+def test_spoiled_inputs_are_one_line_or_taken():
+    found = spoil(list(KINDS), 5)
+    for kind, counts in found.items():
+        assert sum(counts.values()) == 5 and not counts.keys() - {'clear line', 'accepted'}, kind
+    assert all(sum(c[k] for c in found.values()) for k in ('clear line', 'accepted'))
+
+def test_what_is_spoiled_is_spoiled_again_the_same_way():
+    data = bytes(range(256))*20
+    found = [spoiled(data, f'{k}', text) for k in range(60) for text in (False, True)]
+    assert found == [spoiled(data, f'{k}', text) for k in range(60) for text in (False, True)]
+    assert len(set(found)) > 90 and all(spoiled(b'', f'{k}', True) is not None for k in range(60)) and ODD_WORDS
+
+@pytest.mark.parametrize('error, found', (
+    (ValueError('x.csv, row 3: no'), 'clear line'), (ValueError('row 3: no'), 'traceback'),
+    (KeyError('x.csv'), 'traceback'), (ValueError('x.csv\nno'), 'traceback'), (AssertionError('x.csv'), 'traceback')))
+def test_what_a_clear_line_is(error, found): assert outcome(error, ('x.csv',)) == found
+
+def test_a_run_that_is_killed_at_its_start_goes_on(tmp_path):
+    counts = kill_phase(tmp_path, 'start', 6, seed=0)
+    assert counts['clear'] == counts['tried'] >= 6 and not counts['left'] + counts['lost']
