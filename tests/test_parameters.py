@@ -102,8 +102,8 @@ def test_a_value_out_of_range_is_refused(override):
 
 def test_a_value_at_the_edge_is_taken():
     p = profile('mini', override='at.epochs=3 curation.gold_share=1 data.max_unreadable=0 threads=0 fbank.resample=0 '
-                                 'audioset_balanced.tuned_layers=0 curation.top_k=1 va.warmup_epochs=16')
-    assert (p.at.epochs, p.at.warmup_epochs, p.va.warmup_epochs) == (3, 3, 16)
+                                 'audioset_balanced.tuned_layers=0 curation.top_k=1 va.warmup_epochs=20')
+    assert (p.at.epochs, p.at.warmup_epochs, p.va.warmup_epochs) == (3, 3, 20)
 
 def numbers(section, head='') -> list:
     "(dotted name, value) of every number of a profile"

@@ -59,7 +59,7 @@ class World(Section):
     "Sizes of the miniature world (counts of clips, pictures or captions; seconds; Hz)"
     seed: Whole = 11
     n_web: Whole = 12000
-    n_unbalanced: Whole = 4000
+    n_unbalanced: Whole = 5000
     n_balanced: Whole = 520
     n_eval: Whole = 1040
     n_audiocaps_train: Whole = 2000
@@ -237,12 +237,12 @@ PROFILES = dict(
                    freq_mask=16, time_mask=20),
         encoder=dict(stride=(8, 12)),
         towers=dict(model='mini', pretrained='world', epochs=14),
-        va=dict(epochs=16, warmup_epochs=6.4, batch_size=64, lr_weight=12., lr_bias=.29),
+        va=dict(epochs=20, warmup_epochs=8, batch_size=64, lr_weight=12., lr_bias=.29),
         at=dict(epochs=8, warmup_epochs=3, lr_weight=4., lr_bias=.096),
-        esc50=dict(epochs=8, warmup_epochs=1.6, lr_weight=25.),
-        us8k=dict(epochs=5, warmup_epochs=1, lr_weight=25.),
+        esc50=dict(epochs=7, warmup_epochs=1.4, lr_weight=25.),
+        us8k=dict(epochs=4, warmup_epochs=.8, lr_weight=25.),
         audioset_balanced=dict(epochs=8, lr=2e-3, warmup_steps=20, tuned_layers=2),
-        audioset_unbalanced=dict(batch_size=24, lr=5e-4, warmup_steps=20, milestone_steps=(400, 600, 720)),
+        audioset_unbalanced=dict(epochs=4, batch_size=24, lr=5e-4, warmup_steps=20, milestone_steps=(400, 600, 720)),
         curation=dict(top_k=3),
         lm=dict(model='world', captions=1500)),
 )
