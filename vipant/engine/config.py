@@ -60,7 +60,7 @@ class World(Section):
     seed: Whole = 11
     n_web: Whole = 12000
     n_unbalanced: Whole = 5000
-    n_balanced: Whole = 520
+    n_balanced: Whole = 780
     n_eval: Whole = 1040
     n_audiocaps_train: Whole = 2000
     n_audiocaps_val: Whole = 200
@@ -68,8 +68,8 @@ class World(Section):
     n_clotho_development: Whole = 120
     n_clotho_validation: Whole = 20
     n_clotho_evaluation: Whole = 600
-    n_esc50: Whole = 40         # a class
-    n_us8k: Whole = 80          # a class
+    n_esc50: Whole = 60         # a class
+    n_us8k: Whole = 120         # a class
     n_coco: Whole = 1500
     n_corpus: Whole = 4000
     image_size: Count = 64
@@ -239,9 +239,9 @@ PROFILES = dict(
         towers=dict(model='mini', pretrained='world', epochs=14),
         va=dict(epochs=20, warmup_epochs=8, batch_size=64, lr_weight=12., lr_bias=.29),
         at=dict(epochs=8, warmup_epochs=3, lr_weight=4., lr_bias=.096),
-        esc50=dict(epochs=7, warmup_epochs=1.4, lr_weight=25.),
-        us8k=dict(epochs=4, warmup_epochs=.8, lr_weight=25.),
-        audioset_balanced=dict(epochs=8, lr=2e-3, warmup_steps=20, tuned_layers=2),
+        esc50=dict(epochs=5, warmup_epochs=1, lr_weight=25.),
+        us8k=dict(epochs=3, warmup_epochs=.6, lr_weight=25.),
+        audioset_balanced=dict(epochs=6, lr=2e-3, warmup_steps=20, tuned_layers=2),
         audioset_unbalanced=dict(epochs=4, batch_size=24, lr=5e-4, warmup_steps=20, milestone_steps=(400, 600, 720)),
         curation=dict(top_k=3),
         lm=dict(model='world', captions=1500)),
