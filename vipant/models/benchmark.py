@@ -79,13 +79,14 @@ def marked_rows(cfg:Profile, marks:dict) -> list:
 DIRECTIONS = {'t2a': 'text->audio', 'a2t': 'audio->text'}
 
 def retrieval_marks(audio:torch.Tensor, text:torch.Tensor) -> dict:
-    "(direction, R@k) -> share (N,) of a clip's queries that are answered within 1, 5, 10, 50"
+    "(direction, metric) -> mark (N,) of each clip: the share of its queries answered within 1, 5, 10, 50, and mAP@10"
     found = retrieval(audio, text, len(text)//len(audio))
-    ranks = {d: found[key]['ranks'].numpy().reshape(len(audio), -1) for key, d in DIRECTIONS.items()}
-    return {(d, f'R@{k}'): (r < k).mean(1) for d, r in ranks.items() for k in (1, 5, 10, 50)}
+    def of(key, name): return found[key][name].numpy().reshape(len(audio), -1)
+    recalls = {(d, f'R@{k}'): (of(key, 'ranks') < k).mean(1) for key, d in DIRECTIONS.items() for k in (1, 5, 10, 50)}
+    return recalls | {(d, 'mAP@10'): of(key, 'AP@10').mean(1) for key, d in DIRECTIONS.items()}
 
 def retrieval_rows(cfg:Profile, audio:torch.Tensor, text:torch.Tensor) -> list:
-    "Recall at 1, 5, 10, 50 of both directions, each with its interval, and ranks"
+    "Recall at 1, 5, 10, 50 and mAP@10 of both directions, each with its interval, and ranks"
     found = retrieval(audio, text, len(text)//len(audio))
     def rank(key, name): return dict(group=DIRECTIONS[key], metric=name, value=float(found[key][name]), n=len(audio))
     ranks = [rank(key, name) for key in DIRECTIONS for name in ('median_rank', 'mean_rank')]
