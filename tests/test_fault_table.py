@@ -3,7 +3,9 @@ import pytest
 
 from faults.inputs import KINDS
 from faults.kills import kill_phase
+from faults.processes import ROOT
 from faults.spoiling import ODD_WORDS, outcome, spoil, spoiled
+from faults.table import FAULTS, FOLDER, NUMBERS, read_rows, total
 
 
 def test_spoiled_inputs_are_one_line_or_taken():
@@ -26,3 +28,11 @@ def test_what_a_clear_line_is(error, found): assert outcome(error, ('x.csv',)) =
 def test_a_run_that_is_killed_at_its_start_goes_on(tmp_path):
     counts = kill_phase(tmp_path, 'start', 6, seed=0)
     assert counts['clear'] == counts['tried'] >= 6 and not counts['left'] + counts['lost']
+
+def test_the_table_in_the_project_has_no_fault_and_readme_its_sums():
+    rows, readme = read_rows(), (ROOT/'README.md').read_text(encoding='utf-8')
+    sums = total(rows)
+    assert rows and not [r for r in rows if any(r[k] for k in FAULTS)]
+    line = '| all | ' + ' | '.join(str(sums[k]) for k in NUMBERS) + ' |'
+    assert line in readme and line in (FOLDER/'faults.md').read_text(encoding='utf-8')
+    assert set(KINDS) <= {r['kind'] for r in rows}
