@@ -19,13 +19,14 @@ from torch import nn
 
 from .data.layouts import clips, label_map, label_names
 from .encoder import AudioEncoder, load, save
-from .engine.config import Contrast, Profile
-from .engine.recipes import SETS, STARTS, known
+from .engine.config import Adam, Contrast, Profile
+from .engine.recipes import AST_STARTS, SETS, STARTS, fold_section, known
 from .engine.runtime import pin_threads, write_whole
 from .frozen.features import Store, load_norms
 from .measures.intervals import bootstrap, evenly, kfold
 from .models.benchmark import write_rows
-from .models.trainings import Sampler, checkpoint, embed_audio, fit_by_lars, new_encoder
+from .models.spectrogram_transformer import start_ast
+from .models.trainings import Sampler, checkpoint, embed_audio, fit_by_adam, fit_by_lars, new_encoder
 from .training import gather, rank_world
 
 # %% ../nbs/06_classification.ipynb #351bd61c
@@ -113,7 +114,7 @@ def part(store:Store, rows) -> Store:
     return Store([store.ids[k] for k in rows], store.x[rows])
 
 # %% ../nbs/06_classification.ipynb #9ccc336f
-def train_classifier(out:Path, cfg:Profile, stage:Contrast, encoder:AudioEncoder, sounds:Store, norm:tuple,
+def train_classifier(out:Path, cfg:Profile, stage:Contrast|Adam, encoder:nn.Module, sounds:Store, norm:tuple,
                      target, train, test, n_classes:int):
     """Tune `encoder` and a new head on the rows `train` of `sounds`, in the folder `out`
 
@@ -130,7 +131,8 @@ def train_classifier(out:Path, cfg:Profile, stage:Contrast, encoder:AudioEncoder
         kept = out/f'predicted-{epoch:02d}.npy'
         if rank_world()[0] == 0: write_whole(kept, lambda part: np.save(part, predicted))
         return dict(accuracy=float((predicted == target[test]).mean()))
-    fit_by_lars(out, cfg, stage, encoder, loss, batches, on_epoch, save=keep_last(loss.head, out))
+    learn = fit_by_adam if isinstance(stage, Adam) else fit_by_lars
+    learn(out, cfg, stage, encoder, loss, batches, on_epoch, save=keep_last(loss.head, out))
     if rank_world()[0] == 0: _collect(out, stage.epochs, held.ids, target[test])
 
 # %% ../nbs/06_classification.ipynb #9cd086d3
@@ -154,14 +156,15 @@ def _predicted(path, n) -> np.ndarray:
 def train_fold(out:Path, cfg:Profile, data:Path, norm:Path, sounds:Path, dataset:str, init:str, fold:int, **start:Path):
     """Train on all folds of a data set but one, test on that: the files of `train_classifier` in the folder `out`
 
-    `data`: folder of the raw data; `norm`, `sounds`: folders of norms and log-mels; `init`: one of `STARTS`, made
-    from the folders `start`. ValueError for an unknown start, and for folds without clips (paper, appendix C).
+    `data`: folder of the raw data; `norm`, `sounds`: folders of norms and log-mels; `init`: one of `STARTS` or
+    `AST_STARTS`, made from the folders `start`. ValueError for an unknown start, and for folds without clips (paper,
+    appendix C).
     """
     pin_threads(cfg)
     store = Store.open(sounds)
-    n_frames, stage = store.x.shape[1], getattr(cfg, SETS[dataset]['recipe'])
+    n_frames, stage = store.x.shape[1], getattr(cfg, fold_section(dataset, init))
     target, folds = targets_folds(data, dataset, store.ids)
-    encoder = start_encoder(cfg, init, n_frames, **start)
+    encoder = (start_ast if init in AST_STARTS else start_encoder)(cfg, init, n_frames, **start)
     train_classifier(out, mask_of_length(cfg, n_frames), stage, encoder, store, load_norms(norm), target,
                      np.flatnonzero(folds != fold), np.flatnonzero(folds == fold), len(label_map(data, dataset)))
 

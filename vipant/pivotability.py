@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['K_MAX', 'nearest', 'pivotability_curve', 'pivotability', 'pivotable', 'chance_curve', 'word_stems',
-           'named_categories', 'clip_categories', 'measure_pivots', 'read_clips', 'pivotable_categories', 'novel']
+           'named_categories', 'clip_categories', 'family', 'measure_pivots', 'read_clips', 'pivotable_categories',
+           'novel']
 
 # %% ../nbs/07_pivotability.ipynb #9b52aed4
 import re
@@ -13,7 +14,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from .data.layouts import audioset_labels, audioset_segments, clips
+from .data.csv_files import read_json
+from .data.layouts import audioset_labels, audioset_ontology, audioset_segments, clips
 from .engine.artifacts import Artifact
 from .engine.config import Profile
 
@@ -103,6 +105,25 @@ def clip_categories(data:Path, dataset:str, split:str) -> dict:
         raise ValueError(f'{Path(data)/"audioset"}: class_labels_indices.csv lacks {len(unknown)} labels of the lists: '
                          f'{", ".join(unknown[:3])}')
     return {id: [names[m].lower() for m in found[id]] for id in rows['id']}
+
+# %% ../nbs/07_pivotability.ipynb #a2692331
+def family(data:Path, word:str) -> set:
+    """Names, lower-case, of the classes of AudioSet's ontology with `word` in their name and of all below them
+
+    And of those with nothing but these below them. `data`: the folder of the raw data. ValueError if there are none.
+    """
+    path = Path(data)/'audioset'/'ontology.json'
+    name_of = audioset_ontology(path)
+    below = {d['id']: set(d.get('child_ids', ())) for d in read_json(path, list)}
+    found = {mid for mid, name in name_of.items() if word in re.findall('[a-z]+', name.lower())}
+    if not found: raise ValueError(f'{path}: no class is named {word!r}')
+    size = 0
+    while size < len(found):
+        size = len(found)
+        found |= {child for mid in found for child in below.get(mid, ())}
+        found |= {mid for mid, children in below.items() if children and children <= found}
+    return {name_of[mid].lower() for mid in found & name_of.keys()}
+
 
 # %% ../nbs/07_pivotability.ipynb #f3079f0a
 K_MAX = 20

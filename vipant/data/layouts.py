@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['FOLDS', 'ESC50_META', 'US8K_META', 'US8K_FOLDERS', 'ESC50_LABEL', 'US8K_LABEL', 'DATASETS', 'audioset_segments',
-           'read_audioset', 'audioset_labels', 'read_audiocaps', 'read_clotho', 'read_esc50', 'read_us8k', 'clips',
-           'label_map', 'label_names', 'read_coco_captions', 'read_web', 'read_corpus']
+           'read_audioset', 'audioset_ontology', 'audioset_labels', 'read_audiocaps', 'read_clotho', 'read_esc50',
+           'read_us8k', 'clips', 'label_map', 'label_names', 'read_coco_captions', 'read_web', 'read_corpus']
 
 # %% ../../nbs/data/layouts.ipynb #05e12cd2
 from pathlib import Path
@@ -52,7 +52,7 @@ def read_audioset(root, split:str):
     return clip_table(rows, Path(root)/'audioset'/f'{split}_segments.csv', 'audioset', where)
 
 # %% ../../nbs/data/layouts.ipynb #18473f34
-def _ontology(path) -> dict:
+def audioset_ontology(path) -> dict:
     "mid -> name of all classes of AudioSet's ontology, in its order; ValueError for an entry without them"
     names = {}
     for i, d in enumerate(read_json(path, list)):
@@ -77,7 +77,7 @@ def audioset_labels(root, names='ontology') -> dict:
     if names == 'index':
         return _indexed_names(folder/'class_labels_indices.csv')
     path = folder/'ontology.json'
-    every = _ontology(path)
+    every = audioset_ontology(path)
     used = {m for _, _, mids in audioset_segments(root, 'eval') for m in mids}
     if lost := sorted(used - every.keys()):
         raise ValueError(f'{path} lacks {len(lost)} labels of eval_segments.csv: {", ".join(lost[:3])}')

@@ -138,10 +138,11 @@ class Contrast(Section):
                          f'expected at most epochs={self.epochs}, so change both')
 
 class Adam(Section):
-    "Supervised AudioSet (Table 5)"
+    "Supervised AudioSet (Table 5), and every training of an AST"
     epochs: Count
     batch_size: Count
     lr: Positive = 5e-5
+    beta1: float = Field(.9, ge=0, lt=1)
     weight_decay: NotNegative = 1e-7
     warmup_steps: Whole = 1000
     milestone_epochs: tuple[Whole, ...] = ()
@@ -198,6 +199,13 @@ class Profile(Section):
     audioset_balanced: Adam = Adam(epochs=25, batch_size=12, milestone_epochs=(5, 9, 10, 11, 12), tuned_layers=4)
     audioset_unbalanced: Adam = Adam(epochs=5, batch_size=128,
                                      milestone_steps=(7500, 15000, 20000, 25000, 35000, 40000, 45000, 50000))
+    ast_balanced: Adam = Adam(epochs=25, batch_size=12, beta1=.95, weight_decay=5e-7, milestone_epochs=(10, 15, 20))
+    ast_unbalanced: Adam = Adam(epochs=5, batch_size=12, lr=1e-5, beta1=.95, weight_decay=5e-7,
+                                milestone_epochs=(2, 3, 4))
+    ast_scratch: Adam = Adam(epochs=25, batch_size=48, lr=1e-4, beta1=.95, weight_decay=5e-7, warmup_steps=0,
+                             milestone_epochs=tuple(range(5, 25)), gamma=.85)      # AST-S on ESC-50
+    ast_tuned: Adam = Adam(epochs=25, batch_size=48, lr=1e-5, beta1=.95, weight_decay=5e-7, warmup_steps=0,
+                           milestone_epochs=tuple(range(5, 25)), gamma=.85)        # AST-P on ESC-50
     curation: Curation = Curation()
     lm: LanguageModel = LanguageModel()
     evaluation: Evaluation = Evaluation()
@@ -243,6 +251,10 @@ PROFILES = dict(
         us8k=dict(epochs=3, warmup_epochs=.6, lr_weight=25.),
         audioset_balanced=dict(epochs=6, lr=2e-3, warmup_steps=20, tuned_layers=2),
         audioset_unbalanced=dict(epochs=4, batch_size=24, lr=5e-4, warmup_steps=20, milestone_steps=(400, 600, 720)),
+        ast_balanced=dict(epochs=8, lr=1e-3, warmup_steps=20, milestone_epochs=(3, 5, 6)),
+        ast_unbalanced=dict(epochs=4, batch_size=24, lr=5e-4, warmup_steps=20, milestone_epochs=(2, 3)),
+        ast_scratch=dict(epochs=7, lr=1e-3, milestone_epochs=tuple(range(2, 7)), gamma=.7),
+        ast_tuned=dict(epochs=7, lr=5e-4, milestone_epochs=tuple(range(2, 7)), gamma=.7),
         curation=dict(top_k=3),
         lm=dict(model='world', captions=1500)),
 )
@@ -261,6 +273,10 @@ PROFILES['smoke'] = {**PROFILES['mini'],
     'us8k': dict(epochs=2, warmup_epochs=1, batch_size=50, lr_weight=25.),
     'audioset_balanced': dict(epochs=2, batch_size=12, lr=1e-3, warmup_steps=2, tuned_layers=1),
     'audioset_unbalanced': dict(epochs=1, batch_size=32, lr=1e-3, warmup_steps=2),
+    'ast_balanced': dict(epochs=2, lr=1e-3, warmup_steps=2, milestone_epochs=(1,)),
+    'ast_unbalanced': dict(epochs=1, batch_size=32, lr=1e-3, warmup_steps=2),
+    'ast_scratch': dict(epochs=2, lr=1e-3),
+    'ast_tuned': dict(epochs=2, lr=1e-3),
     'curation': dict(top_k=2),
     'lm': dict(model='world', captions=40, epochs=4, width=32, layers=1),
     'evaluation': dict(n_bootstrap=50)}

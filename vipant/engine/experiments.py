@@ -44,7 +44,10 @@ RUNS += [Run('supervised', 'supervised va', lambda cfg: recipes.audioset_benchma
          Run('supervised', 'supervised va', lambda cfg: recipes.audioset_benchmark(cfg, 'unbalanced_train')),
          Run('supervised', 'supervised clip', lambda cfg: recipes.audioset_benchmark(cfg, init='clip')),
          Run('supervised', 'supervised rand', lambda cfg: recipes.audioset_benchmark(cfg, layers=None, init='rand')),
-         Run('supervised', 'supervised ast', lambda cfg: recipes.audioset_benchmark(cfg, layers=None, init='ast'))]
+         *(Run('supervised', 'supervised ast', lambda cfg, s=split: recipes.audioset_benchmark(cfg, s, init='ast'))
+           for split in ('balanced_train', 'unbalanced_train'))]
+RUNS += [Run('supervised', f'supervised {init}', lambda cfg, i=init: recipes.folds_benchmark(cfg, 'esc50', i))
+         for init in recipes.AST_STARTS]
 
 # %% ../../nbs/engine/experiments.ipynb #07cfbca9
 RELEASED = [Run('scores', m, lambda cfg, m=m: recipes.benchmark(cfg, recipes.released_weights(cfg, m)))
@@ -75,7 +78,8 @@ def _courses(cfg):
 
 def _layers(cfg):
     if cfg.seed: return []
-    return [*recipes.layer_series(cfg).values(), *recipes.unbalanced_pair(cfg).values()]
+    ast = recipes.audioset_training(cfg, init='ast')
+    return [*recipes.layer_series(cfg).values(), *recipes.unbalanced_pair(cfg).values(), ast]
 
 def _claims(cfg): return [recipes.va_hits(cfg, init) for init in ('clip', 'rand')] + _layers(cfg)
 

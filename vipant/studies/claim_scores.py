@@ -26,7 +26,7 @@ from ..frozen.features import Store, load_norms
 from ..measures.intervals import evenly
 from ..models.benchmark import DIRECTIONS, Tasks
 from ..models.trainings import embed_audio, middle_frame
-from ..pivotability import clip_categories, pivotability
+from ..pivotability import clip_categories, family, pivotability
 from .printed_scores import Missing
 
 # %% ../../nbs/studies/claim_scores.ipynb #799d8c31
@@ -52,7 +52,7 @@ def mark_va(out:Path, cfg:Profile, data:Path, norm:Path, training:Path, sounds:P
     np.save(out/'hits.npy', np.array([hits(p) for p in checkpoints]))
 
 # %% ../../nbs/studies/claim_scores.ipynb #08ff2eb8
-STARTS_BY_MODEL = {'random': 'rand', 'CLIP': 'clip', 'vip-AnT': 'va'}
+STARTS_BY_MODEL = {'random': 'rand', 'CLIP': 'clip', 'vip-AnT': 'va', 'AST-S': 'ast-s', 'AST-P': 'ast-p'}
 RETRIEVED = {direction: key for key, direction in DIRECTIONS.items()}
 
 class Clips:
@@ -104,7 +104,7 @@ def ranks(self:Clips, model, dataset, group) -> np.ndarray:
 # %% ../../nbs/studies/claim_scores.ipynb #0d3c98ba
 def _audioset_training(cfg, model, part) -> Artifact:
     "The training of a model on a part of AudioSet, balanced or unbalanced; Missing if there is none"
-    if (model, part) == ('AST-on-our-data', 'balanced'): return recipes.audioset_training(cfg, layers=None, init='ast')
+    if model == 'AST-on-our-data': return recipes.audioset_training(cfg, f'{part}_train', init='ast')
     layers = {'vip-AnT': 'profile', 'vip-AnT, no layer': 0, 'vip-AnT, last layers': cfg.audioset_balanced.tuned_layers,
               'vip-AnT, most layers': max(tuned_counts(tower_layers(cfg)))}
     if model not in layers: raise Missing(f'{model} on AudioSet ({part}) is not trained here')
@@ -163,7 +163,7 @@ def _pivot_marks(one, model, group, metric):
     k, text = int(metric.split('@')[1]), one.tasks.text('AudioCaps')
     share = pivotability(one.embeddings(model, 'AudioCaps'), one.images(), text, k)
     if metric.startswith('pivotability'): return share
-    kinds = clip_categories(recipes.raw_data(one.cfg).make(), 'audiocaps', 'test')
-    def is_common(id): return any(word in kind for kind in kinds[id] for word in ('speech', 'vehicle'))
-    common = np.array([is_common(id) for id in one.tasks.sounds['AudioCaps'].ids])
+    data = recipes.raw_data(one.cfg).make()
+    kinds, families = clip_categories(data, 'audiocaps', 'test'), family(data, 'speech') | family(data, 'vehicle')
+    common = np.array([not families.isdisjoint(kinds[id]) for id in one.tasks.sounds['AudioCaps'].ids])
     return np.where(common == (group == 'speech or vehicle'), share >= .6, np.nan)
