@@ -137,6 +137,7 @@ class Contrast(Section):
         raise ValueError(f'warmup_epochs={self.warmup_epochs:g} is not valid: '
                          f'expected at most epochs={self.epochs}, so change both')
 
+# %% ../../nbs/engine/config.ipynb #84cb5f7b
 class Adam(Section):
     "Supervised AudioSet (Table 5), and every training of an AST"
     epochs: Count
@@ -149,6 +150,9 @@ class Adam(Section):
     milestone_steps: tuple[Whole, ...] = ()
     gamma: float = Field(.5, gt=0, le=1)
     tuned_layers: Whole | None = None   # None: all
+
+_AST = dict(beta1=.95, weight_decay=5e-7)       # Gong et al. 2021
+_AST_FOLDS = _AST | dict(epochs=25, batch_size=48, warmup_steps=0, milestone_epochs=tuple(range(5, 25)), gamma=.85)
 
 # %% ../../nbs/engine/config.ipynb #0a0c16f2
 class Curation(Section):
@@ -199,13 +203,10 @@ class Profile(Section):
     audioset_balanced: Adam = Adam(epochs=25, batch_size=12, milestone_epochs=(5, 9, 10, 11, 12), tuned_layers=4)
     audioset_unbalanced: Adam = Adam(epochs=5, batch_size=128,
                                      milestone_steps=(7500, 15000, 20000, 25000, 35000, 40000, 45000, 50000))
-    ast_balanced: Adam = Adam(epochs=25, batch_size=12, beta1=.95, weight_decay=5e-7, milestone_epochs=(10, 15, 20))
-    ast_unbalanced: Adam = Adam(epochs=5, batch_size=12, lr=1e-5, beta1=.95, weight_decay=5e-7,
-                                milestone_epochs=(2, 3, 4))
-    ast_scratch: Adam = Adam(epochs=25, batch_size=48, lr=1e-4, beta1=.95, weight_decay=5e-7, warmup_steps=0,
-                             milestone_epochs=tuple(range(5, 25)), gamma=.85)      # AST-S on ESC-50
-    ast_tuned: Adam = Adam(epochs=25, batch_size=48, lr=1e-5, beta1=.95, weight_decay=5e-7, warmup_steps=0,
-                           milestone_epochs=tuple(range(5, 25)), gamma=.85)        # AST-P on ESC-50
+    ast_balanced: Adam = Adam(epochs=25, batch_size=12, milestone_epochs=(10, 15, 20), **_AST)
+    ast_unbalanced: Adam = Adam(epochs=5, batch_size=12, lr=1e-5, milestone_epochs=(2, 3, 4), **_AST)
+    ast_scratch: Adam = Adam(lr=1e-4, **_AST_FOLDS)     # AST-S on ESC-50
+    ast_tuned: Adam = Adam(lr=1e-5, **_AST_FOLDS)       # AST-P on ESC-50
     curation: Curation = Curation()
     lm: LanguageModel = LanguageModel()
     evaluation: Evaluation = Evaluation()
@@ -214,10 +215,12 @@ class Profile(Section):
 
     def __hash__(self): return hash((self.name, self.seed, *sorted(self.overrides.items())))
 
-    def digest(self) -> str:
-        "Eight hex digits of every setting but the seed"
-        d = self.model_dump(mode='json', exclude={'seed', 'overrides'})
-        return hashlib.sha256(json.dumps(d, sort_keys=True).encode()).hexdigest()[:8]
+# %% ../../nbs/engine/config.ipynb #ce3191af
+@patch
+def digest(self:Profile) -> str:
+    "Eight hex digits of every setting but the seed"
+    d = self.model_dump(mode='json', exclude={'seed', 'overrides'})
+    return hashlib.sha256(json.dumps(d, sort_keys=True).encode()).hexdigest()[:8]
 
 # %% ../../nbs/engine/config.ipynb #0d15371b
 @patch

@@ -363,6 +363,7 @@ def audioset_training(cfg:Profile, split:str='balanced_train', layers:int|str|No
                     reads=('fbank', 'encoder', 'towers', section), inputs=inputs,
                     args=dict(split=split, layers=layers, init=init), seeded=True, resumes=True)
 
+# %% ../../nbs/engine/recipes.ipynb #b7b1d75b
 @recipe
 def audioset_benchmark(cfg:Profile, split:str='balanced_train', layers:int|str|None='profile',
                        init:str='va') -> Artifact:
