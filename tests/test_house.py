@@ -35,7 +35,7 @@ LAYERS = (      # lowest first: a module imports its own layer, without cycles, 
     ('frozen.*',),
     ('curation',),
     ('models.*', 'released'),
-    ('classification', 'pivotability', 'supervision', 'listen', 'studies.*'))
+    ('classification', 'pivotability', 'supervision', 'listen', 'studies.*', 'use.*'))
 SHOWS = tuple(f'engine.{m}' for m in ('results_file', 'report', 'experiments', 'jobs'))     # what studies use of FRONT
 
 def listed(found) -> str:
@@ -273,7 +273,7 @@ def test_nbs_holds_ten_chapters_and_the_wings():
     visible = [p for p in (ROOT/'nbs').iterdir() if not p.name.startswith(('.', '_'))]
     assert [p.name[:3] for p in sorted(visible) if p.is_file()] == [f'{k:02}_' for k in range(10)]
     assert all(p.suffix == '.ipynb' for p in visible if p.is_file())
-    wings = {'world', 'data', 'measures', 'frozen', 'models', 'studies', 'engine', 'paper'}
+    wings = {'world', 'data', 'measures', 'frozen', 'models', 'studies', 'use', 'engine', 'paper'}
     assert {p.name for p in visible if p.is_dir()} == wings
 
 def test_readme_lists_every_notebook():

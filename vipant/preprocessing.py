@@ -6,7 +6,7 @@
 __all__ = ['RATES', 'CHANNELS', 'LOUDEST', 'WINDOW', 'LONG', 'ENDLESS', 'PAGE', 'ENDS', 'TABLE', 'PIXELS', 'load_audio',
            'crop_start', 'crop', 'log_mel', 'resampled', 'crop_length', 'clip_crop', 'clip_log_mel', 'pad', 'normalise',
            'spec_augment', 'mask_batch', 'padded_log_mel', 'front_end', 'is_longer', 'fbank', 'load_crop', 'named',
-           'file_log_mel', 'fbank_norms', 'load_image', 'image_transform']
+           'file_log_mel', 'file_windows', 'fbank_norms', 'load_image', 'image_transform']
 
 # %% ../nbs/01_preprocessing.ipynb #ebc877c4
 import errno
@@ -406,6 +406,25 @@ def file_log_mel(path, n_frames=1000, train=False, *, frame_shift=10., resample=
     "`padded_log_mel` of the sound file `path`, and whether the clip is longer than the input; raises as `load_crop`"
     waveform, rate, longer = load_crop(path, n_frames, train, frame_shift=frame_shift, resample=resample, mono=mono)
     with named(path): return padded_log_mel(waveform, rate, n_frames, frame_shift=frame_shift, **front), longer
+
+# %% ../nbs/01_preprocessing.ipynb #d0916926
+def file_windows(path, n_frames=1000, *, frame_shift=10., resample=0, mono=True):
+    """Consecutive windows of the sound file `path`: (start in seconds, samples (C, N), rate), one after the other
+
+    Each lasts `n_frames`, and has the 50 ms more that the last of them reach into; the last window may be shorter, and
+    no window starts for what the one before it has heard. Raises what `load_audio` raises.
+    """
+    with _sound(path) as sound:
+        rate = resample or sound.samplerate
+        step, length = n_frames*frame_shift/1000*rate, crop_length(rate, n_frames, frame_shift)
+        n, k = -(-sound.frames*rate//sound.samplerate), 0
+        while True:
+            start = round(k*step)
+            if k and n - start <= length - step: return
+            x = _stretch(path, sound, start, length, rate, mono)
+            if k and x.shape[1] <= length - step: return    # of an mp3 the length may be a guess
+            yield start/rate, x, rate
+            k += 1
 
 # %% ../nbs/01_preprocessing.ipynb #c4effc2a
 def fbank_norms(log_mels, n_frames=1000, pad_value=0.) -> tuple[float, float]:

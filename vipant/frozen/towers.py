@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['n_tokens', 'n_cut', 'say_cut', 'FrozenTowers', 'build_towers', 'augment', 'train_towers', 'save_weights',
-           'write_towers', 'pretrained_towers', 'load_towers']
+           'write_towers', 'pretrained_towers', 'filled_towers', 'load_towers']
 
 # %% ../../nbs/frozen/towers.ipynb #847744d8
 import math
@@ -210,10 +210,14 @@ def pretrained_towers(cfg:Profile) -> tuple:
         raise RuntimeError(f'weights {cfg.towers.pretrained!r} of {cfg.towers.model} cannot be had ({first_line(e)}): '
                            'run once where there is a network, or give a local file, towers.pretrained=FILE') from None
 
-def load_towers(cfg:Profile, folder:Path) -> FrozenTowers:
-    "The frozen CLIP in the folder that `write_towers` filled"
+def filled_towers(cfg:Profile, state:dict, name) -> FrozenTowers:
+    "The profile's CLIP with the tensors `state` of the file `name`; ValueError for those of another"
     pin_threads(cfg)
     model, transform, tokenizer = build_towers(cfg)
-    file = Path(folder)/'model.safetensors'
-    model.load_state_dict(checked_state(load_file(file), model.state_dict(), file))
+    model.load_state_dict(checked_state(state, model.state_dict(), name))
     return FrozenTowers(model, transform, tokenizer)
+
+def load_towers(cfg:Profile, folder:Path) -> FrozenTowers:
+    "The frozen CLIP in the folder that `write_towers` filled"
+    file = Path(folder)/'model.safetensors'
+    return filled_towers(cfg, load_file(file), file)
