@@ -1,6 +1,8 @@
 # make setup      a virtual environment in .venv with the pinned packages (needs Python 3.11 to 3.14 only;
 #                 PYTHON=python3.12 takes another than python3)
-# make reproduce  every table and figure, from raw files; what is finished is skipped (SEEDS=3 for three seeds)
+# make reproduce  every table and figure, from raw files, into figures/$(PROFILE)-1seed (SEEDS=3 for three seeds); says
+#                 how many numbers are equal to those of figures/$(PROFILE); what is finished is skipped
+# make publish    a run of three seeds, its tables and figures put in place of figures/$(PROFILE), and README's
 # make test       ruff over notebooks, package and tests; nbdev_test; pytest
 # make faults     kills at random moments, runs at once, full disks, spoiled inputs: a table of what came of them,
 #                 figures/bench/faults.md (half an hour)
@@ -11,6 +13,7 @@
 PY := .venv/bin/python
 PYTHON ?= python3
 SEEDS ?= 1
+publish: SEEDS := 3
 PROFILE ?= mini
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
@@ -32,7 +35,7 @@ except ImportError:
 endef
 export CHECK_PYTHON
 
-.PHONY: setup test faults reproduce readme rehearsal lab lock
+.PHONY: setup test faults reproduce publish readme rehearsal lab lock
 setup: .venv/.done
 .venv/.done: requirements.lock setup.py settings.ini
 	@$(PY) -c 'import pip' 2>/dev/null || $(PYTHON) -c "$$CHECK_PYTHON"
@@ -43,6 +46,9 @@ setup: .venv/.done
 	touch $@
 reproduce: setup
 	vipant reproduce --profile $(PROFILE) --seeds $(SEEDS)
+publish: setup
+	vipant reproduce --profile $(PROFILE) --seeds $(SEEDS) --publish
+	$(MAKE) readme
 test: setup
 	ruff check nbs vipant tests
 	VIPANT_PROFILE=smoke timeout --signal=INT --kill-after=60 1800 nbdev_test --timing

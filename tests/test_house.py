@@ -17,7 +17,7 @@ import pytest
 from pydantic import BaseModel
 
 from vipant.engine.artifacts import Artifact
-from vipant.engine.config import Profile, profile
+from vipant.engine.config import PARAMETERS, Profile, profile
 from vipant.engine.experiments import wanted
 from vipant.engine.jobs import closure
 
@@ -27,7 +27,8 @@ NOTEBOOKS = [p for p in sorted((ROOT/'nbs').rglob('*.ipynb')) if '.ipynb_checkpo
 # ---- imports go one way
 
 BASE = tuple(f'engine.{m}' for m in ('config', 'runtime', 'given_data', 'artifacts', 'checkpoints', 'recipes'))
-FRONT = tuple(f'engine.{m}' for m in ('experiments', 'jobs', 'notebooks', 'results_file', 'report', 'reproduce', 'cli'))
+FRONT = tuple(f'engine.{m}' for m in (
+    'experiments', 'jobs', 'notebooks', 'results_file', 'published', 'report', 'reproduce', 'cli'))
 LAYERS = (      # lowest first: a module imports its own layer, without cycles, and lower ones
     BASE,
     ('world.*', 'data.*', 'measures.*'),
@@ -310,7 +311,7 @@ def leaves(section:BaseModel, head='') -> list:
         value = getattr(section, name)
         if isinstance(value, BaseModel): found += leaves(value, f'{head}{name}.')
         else: found.append((head + name, value, field.annotation))
-    return [f for f in found if f[0] not in ('name', 'seed', 'overrides')]
+    return [f for f in found if f[0] not in PARAMETERS]
 
 def another(value, kind=None):
     "A value of the same kind"

@@ -10,7 +10,7 @@ from papermill.cli import _resolve_type
 from pydantic import BaseModel, ValidationError
 
 from vipant.engine import cli
-from vipant.engine.config import PROFILES, Profile, profile, whole_number
+from vipant.engine.config import PARAMETERS, PROFILES, Profile, profile, whole_number
 from vipant.engine.notebooks import find_notebook, read_parameters
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -112,7 +112,7 @@ def numbers(section, head='') -> list:
         value = getattr(section, name)
         if isinstance(value, BaseModel): found += numbers(value, f'{head}{name}.')
         elif isinstance(value, (int, float)) and not isinstance(value, bool): found.append((head + name, value))
-    return [f for f in found if f[0] != 'seed']
+    return [f for f in found if f[0] not in PARAMETERS]
 
 @pytest.mark.parametrize('wrong', ['nan', 'inf', '-inf', 'x', '-1e9'])
 def test_no_number_is_without_a_range(wrong):

@@ -160,7 +160,8 @@ KINDS = {
     'run, stores': Kind(lambda folder: _store().make(), tuple(f'runs/smoke/log_mel-toy/{n}' for n in (
         'x.npy', 'ids.json', 'provenance.json')), _read_store),
     'run, records': Kind(_make_records, ('stamp.json', 'selected.json', 'state.pt'), _read_records),
-    'run, results.csv': Kind(_make_records, ('figures/smoke/results.csv',), lambda d: read_results(profile('smoke')))}
+    'run, results.csv': Kind(_make_records, ('figures/smoke-1seed/results.csv',),
+                             lambda d: read_results(profile('smoke')))}
 
 def make(kind:str, folder:Path):
     "The whole input of a kind in a folder"

@@ -7,6 +7,7 @@ __all__ = ['INTERRUPTED', 'COMMANDS', 'OURS', 'reproduce', 'run', 'status', 'che
            'call', 'one_line', 'usage', 'Stopped', 'main']
 
 # %% ../../nbs/engine/cli.ipynb #610ddb78
+import contextlib
 import os
 import signal
 import sys
@@ -30,9 +31,9 @@ from pathlib import Path  # noqa: E402
 from fastcore.script import Param, anno_parser  # noqa: E402
 
 # %% ../../nbs/engine/cli.ipynb #8047d4bf
-def _profile(name, seed=0):
+def _profile(name, seed=0, seeds=1):
     from vipant.engine.config import profile  # here, not above: Ctrl-C is caught from `main` on
-    return profile(name, seed)
+    return profile(name, seed, seeds=seeds)
 
 def _runs_dir(cfg):
     from vipant.engine.config import runs_dir
@@ -49,12 +50,13 @@ def reproduce(profile:str='',   # smoke, mini or paper; empty: mini
               override:str='',  # fields of the profile, such as 'at.epochs=3'
               workers:int=0,    # processes; 0: one a core
               only:str='',      # notebooks to run, such as table3_retrieval,table4_zero_shot; empty: all
+              publish:bool=False,   # put the tables in place of those in figures/<profile>/, which git keeps
              ):
     "Make every table and figure from raw files; what is made already is left as it is"
     from vipant.engine.reproduce import reproduce as run_all
     _at_least(1, seeds=seeds)
     _at_least(0, workers=workers)
-    run_all(profile, seeds, override, workers, only)
+    run_all(profile, seeds, override, workers, only, publish)
 
 # %% ../../nbs/engine/cli.ipynb #b8952579
 def run(notebook:str,           # its name, such as 04_curation
@@ -81,7 +83,7 @@ def status(profile:str='',  # smoke, mini or paper; empty: mini
     from vipant.engine.experiments import wanted
     from vipant.engine.jobs import closure
     _at_least(1, seeds=seeds)
-    cfg = _profile(profile)
+    cfg = _profile(profile, seeds=seeds)
     records, old = made(cfg), aside(cfg)
     for r in records: print(f'{r["mb"]:8.1f} MB {r["seconds"]:8.1f} s  {r["name"]}')
     mb, seconds = (sum(r[k] for r in records) for k in ('mb', 'seconds'))
@@ -163,6 +165,15 @@ def one_line(error) -> str:
     if any(c.__name__ in OURS for c in type(error).__mro__): return text or type(error).__name__
     return f'{type(error).__name__}: {text}; this is a fault of vipant; VIPANT_DEBUG=1 shows where'
 
+# %% ../../nbs/engine/cli.ipynb #97f98d6f
+class _Output:
+    "Standard output, whose errors say that they are its own"
+    def __init__(self, stream): self.stream = stream
+    def __getattr__(self, name): return getattr(self.stream, name)
+    def write(self, text):
+        try: return self.stream.write(text)
+        except OSError as e: raise OSError(e.errno, e.strerror, 'standard output') from None
+
 def _nobody_reads() -> bool:
     "Is standard output a pipe whose reader has gone, as after `| head`?"
     try: fd, ends = sys.stdout.fileno(), select.poll()
@@ -217,7 +228,7 @@ def main():
     name, *args = sys.argv[1:] or ['--help']
     try:
         _listen()
-        code, text = _run(name, args), ''
+        with contextlib.redirect_stdout(_Output(sys.stdout)): code, text = _run(name, args), ''
     except KeyboardInterrupt as e:
         _be_deaf()
         _end_children()

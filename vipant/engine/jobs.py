@@ -27,6 +27,7 @@ class Job:
     run: Callable               # called in a worker process, so it must be one that can be pickled
     needs: list = field(default_factory=list)
     done: Callable = lambda: False
+    rank: int = 1               # of the jobs that can run, those of the smallest rank are started first
 
 class JobFailed(RuntimeError):
     "A job failed; the message says which, why, and where to look"
@@ -48,7 +49,9 @@ def _done(jobs) -> set:
 
 # %% ../../nbs/engine/jobs.ipynb #19e734de
 def run_jobs(jobs:list, workers:int, echo=tqdm.write, pool=None) -> dict:
-    """Run `jobs`, `workers` at a time, those that most others wait for first; name -> seconds, of those that ran
+    """Run `jobs`, `workers` at a time; name -> seconds, of those that ran
+
+    Of those that can run the smallest rank goes first, then the one that most others wait for.
 
     JobFailed at the end if any failed; what does not wait for them is made first.
     `pool`: an executor, None for processes.
@@ -56,7 +59,8 @@ def run_jobs(jobs:list, workers:int, echo=tqdm.write, pool=None) -> dict:
     names, weight, done = {j.name for j in jobs}, _followers(jobs), _done(jobs)
     left, took, failed, live = [j for j in jobs if j.name not in done], {}, {}, {}
     if not left: return took
-    def ready(): return sorted((j for j in left if set(j.needs) & names <= done), key=lambda j: -weight[j.name])
+    def order(job): return job.rank, -weight[job.name]
+    def ready(): return sorted((j for j in left if set(j.needs) & names <= done), key=order)
     with _ended(pool or worker_pool(workers)) as pool, tqdm(total=len(left), unit='job', smoothing=0) as bar:
         while left or live:
             for job in ready()[:workers - len(live)]:

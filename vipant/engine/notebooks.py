@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['all_notebooks', 'paper_notebooks', 'notebook_sources', 'find_notebook', 'parameters', 'check_parameters',
            'read_parameters', 'output_path', 'read_stamp', 'execute', 'run_notebook', 'notebook_done', 'RunNotebook',
-           'notebook_jobs']
+           'rows_job', 'notebook_jobs']
 
 # %% ../../nbs/engine/notebooks.ipynb #90ec1c1b
 import ast
@@ -18,6 +18,7 @@ from pathlib import Path
 
 from .artifacts import code_version
 from .config import Profile, figures_dir, read_value, repo_root, runs_dir
+from .experiments import SHOWN, Shown, besides, parts_of
 from .jobs import Job, JobFailed
 from .runtime import file_hash, say, shown, write_text
 
@@ -74,6 +75,15 @@ def read_parameters(path:Path, texts:list) -> dict:
     known = parameters(path) if texts else {}
     return {k: read_value(_kind(known[k]), text, f'{path.stem}: {k}') for k, text in texts.items()}
 
+# %% ../../nbs/engine/notebooks.ipynb #22625c0b
+def _part_hashes(cfg) -> dict:
+    "Hash of the rows of each part in the run's results.csv"
+    results, found = figures_dir(cfg)/f'results{cfg.suffix(type(cfg).model_fields)}.csv', {}
+    if not results.exists(): return found
+    with results.open('rb') as f:
+        for line in f: found.setdefault(b''.join(line.split(b',', 3)[2:3]), hashlib.sha256()).update(line)
+    return {part.decode(errors='replace'): h.hexdigest() for part, h in found.items()}
+
 # %% ../../nbs/engine/notebooks.ipynb #7946ea21
 def output_path(cfg:Profile, path:Path, params:dict) -> Path:
     "Where an executed notebook goes: runs/<profile>/notebooks/<name>[-values].ipynb"
@@ -85,8 +95,8 @@ def _notebook_state(cfg, path, params) -> str:
     sources = notebook_sources(path)
     modules = sorted(set(re.findall(r'^\s*from (vipant[\w.]+) import', '\n'.join(sources), flags=re.M)))
     state = dict(sources=sources, params=params, config=cfg.digest(), code=[code_version(m) for m in modules])
-    results = figures_dir(cfg)/f'results{cfg.suffix(type(cfg).model_fields)}.csv'
-    if path.parent.name == 'paper' and results.exists(): state['results'] = file_hash(results)
+    shown = SHOWN.get(path.stem, Shown())
+    state['results'] = [_part_hashes(cfg).get(p) for p in shown.parts + shown.later]
     return hashlib.sha256(json.dumps(state, sort_keys=True).encode()).hexdigest()
 
 def _figures(cfg, path) -> dict: return {p.name: file_hash(p) for p in sorted(figures_dir(cfg).glob(f'{path.stem}*'))}
@@ -144,14 +154,26 @@ class RunNotebook:
     def __call__(self): run_notebook(self.cfg, self.path, self.params)
     def done(self) -> bool: return notebook_done(self.cfg, self.path, self.params)
 
+# %% ../../nbs/engine/notebooks.ipynb #ceac8ac7
+def rows_job(part:str) -> str:
+    "Name of the job that writes the rows of a part of results.csv"
+    return f'results.csv: {part}'
+
 def notebook_jobs(cfgs:list, override:str, paths:list) -> list:
-    "A job for each notebook of `paths`, with those of our parameters that it has; the index of results comes last"
+    """A job for each notebook of `paths`, with those of our parameters that it has
+
+    It waits for the artifacts and the rows that it reads, and the index of results for all other notebooks. One that
+    shows a part `later` has a second job, if that part is in the run.
+    """
     cfg, ours = cfgs[0], dict(profile=cfgs[0].name, seeds=len(cfgs), override=override)
-    jobs = []
+    jobs, run_parts = [], parts_of([p.stem for p in paths])
     for path in paths:
         known = parameters(path)
         work = RunNotebook(cfg, path, {k: v for k, v in ours.items() if k in known and v != ''})
-        jobs.append(Job(path.stem, work, [], work.done))
+        read = [a.name for c in cfgs for a in besides(c, path.stem)]
+        jobs.append(Job(path.stem, work, [*map(rows_job, parts_of([path.stem])), *read], work.done))
+        if later := [rows_job(p) for p in SHOWN.get(path.stem, Shown()).later if p in run_parts]:
+            jobs.append(Job(f'{path.stem}, again', work, [path.stem, *later], work.done))
     for j in jobs:      # the index shows what the others have made
         if j.name == 'results': j.needs = [k.name for k in jobs if k is not j]
     return jobs
