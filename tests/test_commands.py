@@ -1,6 +1,7 @@
 "What README promises of the commands, on the smoke profile"
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -69,15 +70,15 @@ def killed(tmp_path_factory):
 def test_killed_and_run_again_gives_the_same_tables(killed):
     place, env, r = killed
     assert r.returncode == 0, r.stdout[-3000:] + r.stderr[-3000:]
-    table = place/'figures'/'smoke'/'table3_retrieval.csv'
-    assert table.exists() and (place/'figures'/'smoke'/'table4_zero_shot.md').exists()
+    table = place/'figures'/'smoke-1seed'/'table3_retrieval.csv'
+    assert table.exists() and (place/'figures'/'smoke-1seed'/'table4_zero_shot.md').exists()
     code = ("from vipant.engine.experiments import results; "
             "print(results('smoke', 1, '', 'scores').to_csv(float_format='%.6g'), end='')")
     r = run(sys.executable, '-c', code)     # of the runs in the checkout, which were not interrupted
     assert r.returncode == 0, r.stderr
     whole = r.stdout
     def numbers(d): return d[d.part == 'scores'].drop(columns=['code']).reset_index(drop=True)
-    mine = pd.read_csv(place/'figures'/'smoke'/'results.csv')
+    mine = pd.read_csv(place/'figures'/'smoke-1seed'/'results.csv')
     theirs = pd.read_csv(StringIO(whole[whole.index(',profile'):]), index_col=0)
     assert len(numbers(mine)) > 1000
     pd.testing.assert_frame_equal(numbers(mine), numbers(theirs), check_dtype=False)
@@ -95,10 +96,71 @@ def test_second_run_does_nothing(killed):
 
 def test_a_lost_table_is_made_again(killed):
     place, env, _ = killed
-    (place/'figures'/'smoke'/'table3_retrieval.md').unlink()
+    (place/'figures'/'smoke-1seed'/'table3_retrieval.md').unlink()
     r = run(BIN/'vipant', *REPRODUCE, env=env)
-    assert (place/'figures'/'smoke'/'table3_retrieval.md').exists(), r.stderr
+    assert (place/'figures'/'smoke-1seed'/'table3_retrieval.md').exists(), r.stderr
     assert 'table3_retrieval' in r.stdout and 'table4_zero_shot' not in r.stdout
+
+@pytest.fixture
+def checkout(tmp_path):
+    "A checkout of its own, a git repository; what was published lies in its figures/smoke/"
+    left_out, root = shutil.ignore_patterns('__pycache__', '.ipynb_checkpoints'), tmp_path/'checkout'
+    for name in ('nbs', 'vipant'): shutil.copytree(ROOT/name, root/name, ignore=left_out)
+    for name in ('settings.ini', '.gitignore'): shutil.copy(ROOT/name, root)
+    (root/'figures'/'smoke').mkdir(parents=True)
+    return root
+
+def git(root, *args):
+    own = ['-c', 'user.name=x', '-c', 'user.email=x@x', '-c', 'core.hooksPath=/dev/null']
+    return subprocess.run(['git', *own, *args], cwd=root, check=True, capture_output=True, text=True).stdout
+
+def test_a_run_in_a_fresh_checkout_leaves_git_as_it_was(checkout):
+    "Its tables go beside those that were published, of more seeds"
+    published = checkout/'figures'/'smoke'/'table5_hyperparameters.md'
+    published.write_text('of three seeds', encoding='utf-8')
+    git(checkout, 'init', '-q')
+    git(checkout, 'add', '-A')
+    git(checkout, 'add', '-f', 'figures')
+    git(checkout, 'commit', '-qm', 'x')
+    env = {k: v for k, v in ENV.items() if k not in ('VIPANT_RUNS', 'VIPANT_FIGURES')} | {'VIPANT_ROOT': str(checkout)}
+    r = run(BIN/'vipant', 'reproduce', '--profile', 'smoke', '--only', 'table5_hyperparameters', env=env, cwd=checkout)
+    assert r.returncode == 0 and 'tables and figures are in figures/smoke-1seed' in r.stdout, r.stdout + r.stderr
+    assert git(checkout, 'status', '--porcelain') == ''
+    made = (checkout/'figures'/'smoke-1seed'/published.name).read_text(encoding='utf-8')
+    assert published.read_text(encoding='utf-8') == 'of three seeds'
+    assert 'make it again: `vipant reproduce --only table5_hyperparameters --profile smoke --seeds 1`' in made
+
+def test_a_run_is_held_against_what_was_published(killed, checkout):
+    place, env, _ = killed
+    rows = pd.read_csv(place/'figures'/'smoke-1seed'/'results.csv', keep_default_na=False, na_values=[''])
+    def said(*seeds):
+        published = pd.concat(seeds).assign(code='0.0.0+00000000')
+        published.to_csv(checkout/'figures'/'smoke'/'results.csv', index=False, float_format='%.6g')
+        r = run(BIN/'vipant', *REPRODUCE, env=env | {'VIPANT_ROOT': str(checkout)})
+        assert r.returncode == 0, r.stderr
+        return r.stdout[r.stdout.index('tables and figures are in'):]
+    others, n = [rows.assign(seed=1), rows.assign(seed=2)], len(rows)
+    assert f'{n} of {n} numbers are equal to those in ' in said(rows, *others)
+    key = dict(protocol='honest', model='vip-AnT', dataset='AudioCaps', group='text->audio', metric='R@10')
+    one = rows.index[(rows[[*key]] == key).all(axis=1)]
+    assert len(one) == 1
+    moved = rows.copy()
+    moved.loc[one, 'value'] += .5
+    text = said(moved, *others)
+    assert f'{n - 1} of {n} numbers' in text and 'largest difference: 0.5 ' in text, text
+    assert 'seed 0, scores, honest, vip-AnT, AudioCaps, text->audio, R@10' in text
+    assert len(pd.read_csv(place/'figures'/'smoke-1seed'/'differences.csv')) == 1
+    assert f'{n - 1} of {n - 1} numbers' in (text := said(rows.drop(one), *others)) and '; 1 are new' in text
+    r = run(BIN/'vipant', *REPRODUCE, '--publish', env=env | {'VIPANT_ROOT': str(checkout)})
+    one_line(r, 'a run of some notebooks is not published')
+
+def test_a_table_is_drawn_before_what_it_does_not_read(killed):
+    "Table 3 and what it needs come first; its page says which rows it shows"
+    place, env, r = killed
+    made = [l.split(' s  ')[1].strip() for l in r.stdout.splitlines() if ' s  ' in l]
+    assert made.index('results.csv: scores') < made.index('table3_retrieval')
+    text = (place/'figures'/'smoke-1seed'/'table3_retrieval.md').read_text(encoding='utf-8')
+    assert 'rows of [results.csv](results.csv):' in text and '| scores | vip-AnT | honest | 8 | AudioCaps (24)' in text
 
 def test_status(killed):
     place, env, _ = killed

@@ -113,7 +113,7 @@ NAMES = ['plain', 'a <b>&"c"', "![a](b)", '50% #1?', 'x[1]', 'javascript:alert(1
 @pytest.fixture
 def page(tmp_path, monkeypatch):
     "results.html and results_index.md of a folder with hostile names, captions and titles"
-    folder = tmp_path/'figures'/'smoke'
+    folder = tmp_path/'figures'/'smoke-1seed'
     folder.mkdir(parents=True)
     table = '## T\n\n' + markdown(pd.DataFrame({'caption': HOSTILE, 'n': range(len(HOSTILE))}))
     for name in NAMES:

@@ -21,7 +21,7 @@ def score(rows, model, dataset, group, metric, protocol='honest'):
     return r.value.mean(), r.n.iloc[0]
 
 def test_made_with_these_settings(rows):
-    again = 'figures/mini is of other settings: SEEDS=3 make reproduce'
+    again = 'figures/mini is of other settings: make publish'
     assert set(rows.config) == {profile('mini').digest()}, again
     assert set(rows.profile) == {'mini'} and sorted(set(rows.seed)) == [0, 1, 2]
     assert rows.code.str.match(r'\d+\.\d+\.\d+\+[0-9a-f]{8}').all()
@@ -57,7 +57,7 @@ def test_tables_are_drawn_from_the_results(rows):
 def test_every_notebook_of_the_paper_has_left_its_results():
     made = {f.stem for f in FIGURES.iterdir()}
     for notebook in sorted((FIGURES.parents[1]/'nbs'/'paper').glob('*.ipynb')):
-        assert any(name.startswith(notebook.stem) for name in made), f'{notebook.stem}: SEEDS=3 make reproduce'
+        assert any(name.startswith(notebook.stem) for name in made), f'{notebook.stem}: make publish'
 
 def test_pictures_are_small():
     for f in FIGURES.iterdir():

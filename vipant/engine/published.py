@@ -58,6 +58,7 @@ def _largest(c:Comparison) -> str:
 
 def compared(cfg:Profile, parts:tuple) -> list:
     "Lines on how the `parts` of the run's results compare with the published ones; differences.csv lists what differs"
+    if not parts: return []
     folder, differences = published_dir(cfg), place(cfg, 'differences', 'csv')
     published, there = read_rows(folder/'results.csv'), shown(folder)
     differences.unlink(missing_ok=True)
