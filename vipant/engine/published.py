@@ -56,6 +56,7 @@ def _largest(c:Comparison) -> str:
     return (f'largest difference: {r.difference:.6g} ({r["value"]:.6g} here, {r["value there"]:.6g} there): '
             f'seed {r.seed}, {where}')
 
+# %% ../../nbs/engine/published.ipynb #95ba29ea
 def compared(cfg:Profile, parts:tuple) -> list:
     "Lines on how the `parts` of the run's results compare with the published ones; differences.csv lists what differs"
     if not parts: return []
