@@ -61,7 +61,7 @@ _MARKS = re.compile(r"""
     | (?<![^\W_]) _
     | < (?=[a-zA-Z/!?])         # html
     | & (?=\#?\w+;)
-    | \] (?=[(\[:])             # links and pictures
+    | \] (?=[(\[:]) | ! (?=\[)  # links and pictures
     | : (?=//) | (?<=www) \.
     """, flags=re.VERBOSE | re.IGNORECASE)
 
