@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import pandas as pd
 
 from .config import Profile, figures_dir, published_dir
-from .notebooks import paper_notebooks
+from .notebooks import all_notebooks, paper_notebooks
 from .results_file import place, read_results, read_rows
 from .runtime import shown, write_whole
 
@@ -90,6 +90,7 @@ def publish(cfg:Profile) -> list:
     files = [f for f in sorted(figures_dir(cfg).iterdir()) if f.name.startswith(stems) and '+' not in f.name]
     for f in files: write_whole(to/f.name, lambda part, f=f: shutil.copyfile(f, part))
     names = [f.name for f in files]
+    others = tuple(p.stem for p in all_notebooks() if p.stem not in stems)      # whose files are published by hand
     for f in to.iterdir():
-        if f.name not in names: f.unlink()
+        if f.name not in names and not f.name.startswith(others): f.unlink()
     return names

@@ -126,7 +126,8 @@ def command(cfg:Profile, notebook:str, **params) -> str:
     "What is typed to make the tables and figures of a notebook again; `params`: of the notebook"
     own = {k: v for k, v in params.items() if v not in ('', 'honest')}       # the others are its defaults
     override = ' '.join(shlex.quote(f'{k}={v}') for k, v in cfg.overrides.items())
-    given = dict(profile=cfg.name, seeds=cfg.seeds) | (dict(override=override) if override else {}) | own
+    seeds = dict(seeds=cfg.seeds) if notebook in SHOWN else {}
+    given = dict(profile=cfg.name) | seeds | (dict(override=override) if override else {}) | own
     if notebook in SHOWN and not own: return shlex.join(['vipant', 'reproduce', '--only', notebook, *(
         word for k, v in given.items() for word in (f'--{k}', str(v)))])
     return shlex.join(['vipant', 'run', notebook, *(word for k, v in given.items() for word in ('-p', k, str(v)))])
@@ -134,9 +135,9 @@ def command(cfg:Profile, notebook:str, **params) -> str:
 def drawn_from(cfg:Profile, name:str, rows:pd.DataFrame=None, notebook:str='', artifacts:list=None, **params) -> str:
     """What NAME shows, as markdown: rows of results.csv or artifacts, and the command that makes it again
 
-    `notebook`: '' for the one that NAME begins with; `artifacts`: None for those that it reads, by engine.experiments.
+    `notebook`: '' for the one whose name NAME begins with; `artifacts`: None for those of engine.experiments.
     """
-    notebook = notebook or max((n for n in SHOWN if name.startswith(n)), key=len)
+    notebook = notebook or max((n for n in SHOWN if name.startswith(n)), key=len, default=name)
     if artifacts is None: artifacts = _artifacts(cfg, notebook, rows is None)
     text = f'{DRAWN}\n\nSettings `{cfg.digest()}`. To make it again: `{command(cfg, notebook, **params)}`\n'
     if rows is not None and len(rows):
