@@ -102,10 +102,25 @@ def tokens(self:AudioEncoder, fbank) -> torch.Tensor:
     first = self.class_embedding.to(x.dtype).expand(len(x), 1, -1)
     return self.ln_pre(torch.cat([first, x], 1) + self.positional_embedding.to(x.dtype))
 
+# %% ../nbs/02_encoder.ipynb #5c1e7a90
+def _attention(m, x, asking) -> torch.Tensor:
+    "What the first `asking` tokens of `x` (B, N, width) gather, (B, asking, width), by the weights of attention `m`"
+    def heads(y, parts): return y.unflatten(-1, (parts, m.num_heads, -1)).permute(2, 0, 3, 1, 4).unbind()
+    if asking == x.shape[1]: q, k, v = heads(F.linear(x, m.in_proj_weight, m.in_proj_bias), 3)
+    else:
+        wide = x.shape[-1]
+        [q] = heads(F.linear(x[:, :asking], m.in_proj_weight[:wide], m.in_proj_bias[:wide]), 1)
+        k, v = heads(F.linear(x, m.in_proj_weight[wide:], m.in_proj_bias[wide:]), 2)
+    return m.out_proj(F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2))
+
 @patch
 def forward(self:AudioEncoder, fbank) -> torch.Tensor:
     "Embeddings (B, output_dim), not normalised, of `fbank` (B, 1, n_frames, n_mels); ValueError for another shape"
-    x = self.transformer(self.tokens(fbank))
+    x, blocks = self.tokens(fbank), self.transformer.resblocks
+    for n, b in enumerate(blocks, 1):
+        asking = 1 if n == len(blocks) else x.shape[1]      # only the class token is read
+        x = x[:, :asking] + _attention(b.attn, b.ln_1(x), asking)
+        x = x + b.mlp(b.ln_2(x))
     return self.ln_post(x[:, 0]) @ self.proj
 
 # %% ../nbs/02_encoder.ipynb #37bd21d4

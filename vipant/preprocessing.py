@@ -283,17 +283,20 @@ def spec_augment(x, freq_mask=32, time_mask=200) -> torch.Tensor:
     Widths are uniform below `freq_mask` bins and `time_mask` frames (0: no mask); draws from torch's global generator.
     ValueError if a mask can be wider than `x` (released code: transform.py).
     """
-    for what, mask, size in (('freq_mask', freq_mask, x.shape[1]), ('time_mask', time_mask, x.shape[0])):
-        if mask > size: raise ValueError(f'{what}={mask} for an FBANK {tuple(x.shape)}: expected at most {size}')
-    x = x.clone()
-    _cover(x, 1, freq_mask)
-    _cover(x, 0, time_mask)
-    return x
+    return mask_batch(x[None], freq_mask, time_mask)[0]
+
+def _check_masks(shape, freq_mask, time_mask):
+    for what, mask, size in (('freq_mask', freq_mask, shape[1]), ('time_mask', time_mask, shape[0])):
+        if mask > size: raise ValueError(f'{what}={mask} for an FBANK {tuple(shape)}: expected at most {size}')
 
 def mask_batch(x, freq_mask=32, time_mask=200) -> torch.Tensor:
-    "FBANKs `x` (B, T, F), each with masks of its own, drawn one after the other: see `spec_augment`"
-    if not len(x): return x     # of several processes some may have no row of an epoch's last batch
-    return torch.stack([spec_augment(one, freq_mask, time_mask) for one in x])
+    "A copy of FBANKs `x` (B, T, F), each with masks of its own, drawn one after the other: see `spec_augment`"
+    _check_masks(x.shape[1:], freq_mask, time_mask)
+    x = x.clone()
+    for one in x:
+        _cover(one, 1, freq_mask)
+        _cover(one, 0, time_mask)
+    return x
 
 # %% ../nbs/01_preprocessing.ipynb #0e75aa58
 def padded_log_mel(waveform, sample_rate:int, n_frames=1000, train=False, *, n_mels=128, frame_shift=10., resample=0,

@@ -112,6 +112,7 @@ class Towers(Section):
     text_layers: Count = 2
     head_width: Count = 32
     context: Count = 24
+    quick_gelu: bool = False            # OpenAI's activation: three kernels, GELU is one
     dim: Count = 128
     epochs: Count = 12
     batch_size: Count = 64

@@ -92,7 +92,7 @@ def _mini_towers(c) -> tuple:
     import open_clip
     picture = dict(image_size=c.image_size, patch_size=c.patch, width=c.width, layers=c.layers, head_width=c.head_width)
     text = dict(context_length=c.context, width=c.width, layers=c.text_layers, heads=c.width//c.head_width)
-    model = open_clip.CLIP(c.dim, quick_gelu=True, vision_cfg=picture, text_cfg=text,
+    model = open_clip.CLIP(c.dim, quick_gelu=c.quick_gelu, vision_cfg=picture, text_cfg=text,
                            init_logit_scale=math.log(c.logit_scale))
     transform = open_clip.image_transform(c.image_size, is_train=False)
     return model, transform, open_clip.get_tokenizer('ViT-B-32', context_length=c.context)
