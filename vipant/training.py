@@ -54,6 +54,8 @@ class InfoNCE(nn.Module):
         super().__init__()
         self.logit_scale = nn.Parameter(torch.tensor(float(logit_scale)))
 
+    def factor(self): return self.logit_scale.exp()
+
     def forward(self, a, b):
         """a, b: (B, D) un-normalised, row i of `a` belongs to row i of `b` -> scalar over the batch of all processes
 
@@ -64,7 +66,7 @@ class InfoNCE(nn.Module):
             raise ValueError(f'InfoNCE pairs rows: got shapes {shapes}, expected equal ones')
         with torch.autocast(a.device.type, enabled=False):  # bfloat16 has 3 digits: too few for logits up to 100
             a, b = (gather(F.normalize(x.float(), dim=-1)) for x in (a, b))
-            logits = self.logit_scale.exp() * a @ b.T
+            logits = self.factor() * a @ b.T
         target = torch.arange(len(logits), device=logits.device)
         return F.cross_entropy(logits, target) + F.cross_entropy(logits.T, target)
 

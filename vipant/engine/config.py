@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['Count', 'Whole', 'Positive', 'NotNegative', 'Share', 'PROFILES', 'PARAMETERS', 'repo_root', 'Section', 'Data',
-           'World', 'Fbank', 'Encoder', 'Towers', 'Contrast', 'Adam', 'Curation', 'LanguageModel', 'Released',
-           'Evaluation', 'Profile', 'read_value', 'whole_number', 'profile', 'runs_dir', 'figures_dir', 'published_dir',
-           'data_root']
+           'World', 'Fbank', 'Encoder', 'Towers', 'Contrast', 'Adam', 'System', 'Wav2CLIP', 'FallingRate', 'AudioCLIP',
+           'MMV', 'VATT', 'Systems', 'Curation', 'LanguageModel', 'Released', 'Evaluation', 'Profile', 'read_value',
+           'whole_number', 'profile', 'runs_dir', 'figures_dir', 'published_dir', 'data_root']
 
 # %% ../../nbs/engine/config.ipynb #76f15e80
 import hashlib
@@ -156,6 +156,45 @@ class Adam(Section):
 _AST = dict(beta1=.95, weight_decay=5e-7)       # Gong et al. 2021
 _AST_FOLDS = _AST | dict(epochs=25, batch_size=48, warmup_steps=0, milestone_epochs=tuple(range(5, 25)), gamma=.85)
 
+# %% ../../nbs/engine/config.ipynb #5e1a0c01
+class System(Section):
+    "A system of the paper's tables, trained beside ours (nbs/models)"
+    epochs: Count
+    batch_size: Count
+    lr: Positive
+    weight_decay: NotNegative = 0.
+
+class Wav2CLIP(System):
+    width: Count                        # channels of the first stage
+    rate: Count = 16000                 # Hz
+    patience: Whole = 10                # epochs without a better one, before the rate is divided by ten
+
+class FallingRate(System):
+    decay: float = Field(.95, gt=0, le=1)   # of the rate, an epoch
+
+class AudioCLIP(FallingRate):
+    width: Count                        # channels of the first stage, in all three of its trainings
+
+class MMV(System):
+    width: Count                        # channels of the first stage
+    warmup_epochs: NotNegative = 1.
+
+class VATT(System):
+    width: Count                        # of a token
+    layers: Count = 12
+    rate: Count = 16000                 # Hz
+    warmup_epochs: NotNegative = 1.
+
+# %% ../../nbs/engine/config.ipynb #5e1a0c02
+class Systems(Section):
+    "The systems beside ours: what their authors say, the rest our own choice"
+    wav2clip: Wav2CLIP = Wav2CLIP(epochs=100, batch_size=128, lr=1e-3, width=64)
+    audioclip_labels: FallingRate = FallingRate(epochs=30, batch_size=64, lr=1e-4, weight_decay=5e-4)
+    audioclip_partial: AudioCLIP = AudioCLIP(epochs=30, batch_size=64, lr=1e-4, width=64, weight_decay=5e-4)
+    audioclip_full: FallingRate = FallingRate(epochs=30, batch_size=64, lr=5e-5, weight_decay=5e-4, decay=.98)
+    mmv: MMV = MMV(epochs=30, batch_size=512, lr=2e-3, width=64)
+    vatt: VATT = VATT(epochs=30, batch_size=512, lr=1e-4, width=768)
+
 # %% ../../nbs/engine/config.ipynb #0a0c16f2
 class Curation(Section):
     "Mining captions through the image (paper, section 3.3 and Table 2)"
@@ -188,7 +227,7 @@ class Evaluation(Section):
     n_bootstrap: Count = 1000
 
 # %% ../../nbs/engine/config.ipynb #553b45e7
-class Profile(Section):
+class Profile(Systems):
     "Every setting of a run"
     name: str
     seed: Whole = 0
@@ -260,6 +299,12 @@ PROFILES = dict(
         ast_unbalanced=dict(epochs=4, batch_size=24, lr=5e-4, warmup_steps=20, milestone_epochs=(2, 3)),
         ast_scratch=dict(epochs=7, lr=1e-3, milestone_epochs=tuple(range(2, 7)), gamma=.7),
         ast_tuned=dict(epochs=7, lr=5e-4, milestone_epochs=tuple(range(2, 7)), gamma=.7),
+        wav2clip=dict(epochs=8, batch_size=64, lr=1e-3, width=8, patience=2),
+        audioclip_labels=dict(epochs=4, lr=.1),
+        audioclip_partial=dict(epochs=6, lr=.01, width=8),
+        audioclip_full=dict(epochs=3, lr=1e-3),
+        mmv=dict(epochs=6, batch_size=64, lr=1e-3, width=12),
+        vatt=dict(epochs=6, batch_size=64, lr=1e-3, width=48, layers=2),
         curation=dict(top_k=3),
         lm=dict(model='world', captions=1500)),
 )
@@ -282,6 +327,12 @@ PROFILES['smoke'] = {**PROFILES['mini'],
     'ast_unbalanced': dict(epochs=1, batch_size=32, lr=1e-3, warmup_steps=2),
     'ast_scratch': dict(epochs=2, lr=1e-3),
     'ast_tuned': dict(epochs=2, lr=1e-3),
+    'wav2clip': dict(epochs=2, batch_size=32, lr=1e-3, width=4),
+    'audioclip_labels': dict(epochs=1, batch_size=32, lr=.1),
+    'audioclip_partial': dict(epochs=2, batch_size=32, lr=.01, width=4),
+    'audioclip_full': dict(epochs=1, batch_size=32, lr=1e-3),
+    'mmv': dict(epochs=2, batch_size=32, lr=1e-3, width=4),
+    'vatt': dict(epochs=2, batch_size=32, lr=1e-3, width=32, layers=1),
     'curation': dict(top_k=2),
     'lm': dict(model='world', captions=40, epochs=4, width=32, layers=1),
     'evaluation': dict(n_bootstrap=50)}

@@ -18,7 +18,7 @@ from ..encoder import load
 from ..engine import recipes
 from ..engine.artifacts import Artifact
 from ..engine.config import Profile
-from ..engine.experiments import runs
+from ..engine.experiments import TRAINED_HERE, runs
 from ..engine.recipes import SETS, SOUNDS, tower_layers, tuned_counts
 from ..engine.runtime import pin_threads
 from ..evaluation import retrieval, similarity
@@ -59,7 +59,8 @@ class Clips:
     "What the models of one seed did with every clip; what was computed once is kept"
     def __init__(self, cfg:Profile, tasks:Tasks):
         self.cfg, self.tasks = cfg, tasks
-        self.artifacts = {model: artifact for _, model, artifact in runs(cfg, ('scores', 'supervision'))}
+        made = runs(cfg, ('scores', 'supervision', 'baselines'))
+        self.artifacts = {model.removesuffix(TRAINED_HERE): artifact for _, model, artifact in made}
         for name in ('embeddings', 'ranks', 'images', 'hits', 'right'): setattr(self, name, cache(getattr(self, name)))
 
     def ready(self, artifact:Artifact) -> Path:
