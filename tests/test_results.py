@@ -6,6 +6,7 @@ import pandas as pd
 import pytest
 
 from vipant.engine.config import profile
+from vipant.engine.experiments import TRAINED_HERE
 from vipant.engine.report import paper_table
 
 FIGURES = Path(__file__).resolve().parents[1]/'figures'/'mini'
@@ -48,10 +49,11 @@ def test_best_on_test_is_never_below_chosen_on_validation(rows):
 def test_tables_are_drawn_from_the_results(rows):
     "Every number of ours in Table 3 is the mean over seeds of rows in results.csv; every row of the paper is there"
     table = pd.read_csv(FIGURES/'table3_retrieval.csv')
-    assert set(table.model) == set(paper_table('table3_retrieval').model)
-    ours = table[table.ours.notna()]
+    others = table.model.str.endswith(TRAINED_HERE)
+    assert set(table.model[~others]) == set(paper_table('table3_retrieval').model)
+    ours = table[table.ours.notna() & ~others]
     assert len(ours) == 9*8 - 4      # nine models of ours, eight columns; the oracle has no Clotho
-    for r in ours.itertuples():
+    for r in table[table.ours.notna()].itertuples():
         assert abs(score(rows, r.model, r.dataset, r.direction, r.metric)[0] - r.ours) < 1e-5
 
 def test_every_notebook_of_the_paper_has_left_its_results():
