@@ -5,7 +5,7 @@
 # make publish    a run of three seeds, its tables and figures put in place of figures/$(PROFILE), and README's
 # make test       ruff over notebooks, package and tests; nbdev_test; pytest
 # make faults     kills at random moments, runs at once, full disks, spoiled inputs: a table of what came of them,
-#                 figures/bench/faults.md (half an hour)
+#                 figures/bench/faults.md (half an hour; a part of it: PARTS=inputs, kills, together or disks)
 # make readme     README's tables from figures/mini
 # make rehearsal  every stage of the `paper` profile at full model size over a few dozen clips, on CPU
 # make lab        JupyterLab on nbs/
@@ -54,7 +54,7 @@ test: setup
 	VIPANT_PROFILE=smoke timeout --signal=INT --kill-after=60 1800 nbdev_test --timing
 	timeout --signal=INT --kill-after=60 1800 $(PY) -m pytest -q
 faults: setup
-	PYTHONPATH=tests $(PY) -m faults
+	PYTHONPATH=tests $(PY) -m faults $(PARTS) $(if $(FOLDER),--folder $(FOLDER))
 readme: setup
 	$(PY) -c 'from vipant.engine.report import fill_readme; fill_readme()'
 lab: setup

@@ -4,15 +4,18 @@ import pytest
 from faults.inputs import KINDS
 from faults.kills import kill_phase
 from faults.processes import ROOT
-from faults.spoiling import ODD_WORDS, outcome, spoil, spoiled
+from faults.spoiling import ODD_WORDS, attempt, outcome, spoiled, whole_input
 from faults.table import FAULTS, FOLDER, NUMBERS, read_rows, total
 
 
-def test_spoiled_inputs_are_one_line_or_taken():
-    found = spoil(list(KINDS), 5)
-    for kind, counts in found.items():
-        assert sum(counts.values()) == 5 and not counts.keys() - {'clear line', 'accepted'}, kind
-    assert all(sum(c[k] for c in found.values()) for k in ('clear line', 'accepted'))
+def test_spoiled_inputs_are_one_line_or_taken(tmp_path, monkeypatch):
+    "Read here, where what the readers need is imported; only `make faults` ends each that takes too much"
+    monkeypatch.setenv('VIPANT_RUNS', '')       # both are put back as they were, too
+    monkeypatch.setenv('VIPANT_FIGURES', '')
+    found = {(kind, k): attempt(kind, whole_input(kind, tmp_path), tmp_path/'spoiled', f'0 {kind} {k}')
+             for kind in KINDS for k in range(5)}
+    assert not {at: said for at, (what, said) in found.items() if what not in ('clear line', 'accepted')}
+    assert {what for what, _ in found.values()} == {'clear line', 'accepted'}
 
 def test_what_is_spoiled_is_spoiled_again_the_same_way():
     data = bytes(range(256))*20

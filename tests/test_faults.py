@@ -1,12 +1,16 @@
 "Broken input: counted and listed, or one clear line; never replaced, nothing half-written"
+import contextlib
 import json
 import shutil
 
 import pytest
 
+from faults.disks import small_disk
+from vipant.data.layouts import Coverage
 from vipant.engine.config import profile
 from vipant.engine.recipes import frame_embeddings, log_mels, raw_data
-from vipant.frozen.features import Store
+from vipant.engine.runtime import worker_pool
+from vipant.frozen.features import Store, write_store
 
 
 @pytest.fixture(scope='module')
@@ -77,3 +81,15 @@ def test_a_sound_that_was_replaced_is_noticed(broken):
     part.replace(first)         # as a copy over it by most tools
     assert not sounds.ready() and (sounds.make()/'x.npy').read_bytes() != before[1]
     assert frames.key != before[2]
+
+def _fill_store(folder):
+    write_store(folder, list('abc'), lambda k: 1., (400, 1000), Coverage('toy', 'train', 3, 3), 0.)
+
+def test_a_store_that_a_disk_has_no_room_for_is_an_error_of_its_file(tmp_path):
+    "Not the end of the process (SIGBUS) at the first row that finds no room: in a process of its own, therefore"
+    with contextlib.ExitStack() as stack:
+        try: disk = stack.enter_context(small_disk(tmp_path/'disk', '1m'))
+        except OSError as e: pytest.skip(str(e))
+        with worker_pool(1) as pool:
+            filled = pool.submit(_fill_store, disk)
+            with pytest.raises(OSError, match='No space left on device: .*x.npy'): filled.result()

@@ -1,9 +1,10 @@
 """make faults: kills, runs at once, full disks and spoiled inputs, counted in a table
 
+    make faults [PARTS='inputs kills together disks'] [FOLDER=FOLDER]
     PYTHONPATH=tests python -m faults [inputs] [kills] [together] [disks] [--folder FOLDER] [--seed N]
 
 Without names all of it. A part that is run alone renews its own rows of figures/bench/faults.csv. `--folder` keeps the
-runs, and the undisturbed one is not made again.
+runs, and the undisturbed ones are not made again.
 """
 import argparse
 import shutil
@@ -13,20 +14,22 @@ from functools import partial
 from pathlib import Path
 
 from faults import kills
-from faults.processes import ROOT, Run
+from faults.processes import ROOT, Run, reproduce
 from faults.table import FAULTS, fill_readme, row, write_rows
 
 KILLS, SPOILED = 10, 60      # a phase; a kind of input
+CUT = 'table3_retrieval,table5_hyperparameters'     # what several runs at once, and those whose disk is full, make
 
-def undisturbed(base:Path) -> Path:
-    "A whole smoke run, from nothing"
-    if not kills.results(base/'whole'):
-        print('a run that nothing disturbs', flush=True)
-        shutil.rmtree(base/'whole', ignore_errors=True)
-        (base/'whole').mkdir(parents=True)
-        with Run(base/'whole') as run: run.p.wait()
+def undisturbed(base:Path, only:str='') -> Path:
+    "A smoke run from nothing, of all notebooks or of those named"
+    home = base/('cut' if only else 'whole')
+    if not kills.results(home):
+        print(f'a run that nothing disturbs, of {only or "all notebooks"}', flush=True)
+        shutil.rmtree(home, ignore_errors=True)
+        home.mkdir(parents=True)
+        with Run(home, reproduce(only)) as run: run.p.wait()
         assert run.p.returncode == 0, run.last_line()
-    return base/'whole'
+    return home
 
 def copy_of(whole:Path, name:str) -> Path:
     "Another run, as far as the whole one has come"
@@ -54,17 +57,20 @@ def do_kills(base, seed, say):
     return [*rows, row('the killed run, at its end', tried=1, clear=not wrong, lost=len(wrong))]
 
 def do_together(base, seed, say):
-    whole, rows = undisturbed(base), []
-    for n, phases in ((2, ('data', 'stores', 'scores')), (3, ('trainings',))):
+    whole, rows = undisturbed(base, CUT), []
+    for n, phases in ((2, ('data', 'stores', 'scores', 'notebooks')), (3, ('trainings',))):
         home = copy_of(whole, f'together{n}')
         for phase in phases: kills.forget(home/'runs', phase)
-        wrong = kills.together(home, n, say) + kills.differences(home, whole)
-        rows.append(row(f'{n} runs at once', tried=n, clear=not wrong and n, lost=len(wrong)))
+        wrong, left = kills.together(home, n, CUT, say)
+        lost = kills.differences(home, whole)
+        say(f'{n} at once, afterwards: {"; ".join(lost) or "all as undisturbed"}')
+        rows.append(row(f'{n} runs at once', tried=n, clear=n - len(wrong), tracebacks=len(wrong), lost=len(lost),
+                        left=len(left)))
     return rows
 
 def do_disks(base, seed, say):
     from faults.disks import rows_of_disks
-    return rows_of_disks(undisturbed(base), say)
+    return rows_of_disks(undisturbed(base, CUT), say)
 
 PARTS = dict(inputs=do_inputs, disks=do_disks, together=do_together, kills=do_kills)
 

@@ -1,10 +1,11 @@
 "A whole input of each kind, small, and the reader that a spoiled copy of it is given to"
+import contextlib
+import io
 import json
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 
 import numpy as np
 import soundfile as sf
@@ -130,6 +131,12 @@ def _make_records(folder):
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text('\n'.join([','.join(COLUMNS), *[','.join(map(str, row))]*4]) + '\n', encoding='utf-8')
 
+def _read_rows(folder):
+    "The reader of a results.csv goes on without its rows, and says so in a line"
+    said = io.StringIO()
+    with contextlib.redirect_stdout(said): read_results(profile('smoke'))
+    if line := said.getvalue().strip(): raise ValueError(line)
+
 def _read_stamp(path):
     if not read_stamp(path, {'state', 'figures'}): raise ValueError(f'{path}: counts as not made')
 
@@ -161,9 +168,4 @@ KINDS = {
         'x.npy', 'ids.json', 'provenance.json')), _read_store),
     'run, records': Kind(_make_records, ('stamp.json', 'selected.json', 'state.pt'), _read_records),
     'run, results.csv': Kind(_make_records, ('figures/smoke-1seed/results.csv',),
-                             lambda d: read_results(profile('smoke')))}
-
-def make(kind:str, folder:Path):
-    "The whole input of a kind in a folder"
-    folder.mkdir(parents=True)
-    KINDS[kind].make(folder)
+                             _read_rows)}

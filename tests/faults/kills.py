@@ -1,4 +1,5 @@
 "A smoke run that is killed again and again, several at once, and one whose disk is full"
+import contextlib
 import random
 import re
 import shutil
@@ -7,7 +8,7 @@ import time
 from collections import Counter
 from pathlib import Path
 
-from faults.processes import CODES, KEPT, Run, alive, of_runs, wait_until
+from faults.processes import CODES, KEPT, Run, alive, of_runs, reproduce, wait_until
 
 # What a run does, in its order: a word for it, and the names of what is made then
 PHASES = {
@@ -99,14 +100,16 @@ def finish(home:Path, whole:Path, say=print) -> list:
     say(f'came to its end: {"; ".join(wrong) or "all as undisturbed"}')
     return wrong
 
+def _tables(home) -> Path: return home/'figures'/'smoke-1seed'
+
 def results(home:Path) -> bytes:
-    path = home/'figures'/'smoke'/'results.csv'
+    path = _tables(home)/'results.csv'
     return path.read_bytes() if path.is_file() else b''
 
 def differences(home:Path, whole:Path) -> list:
     "What is otherwise than in the undisturbed run"
     wrong = [] if results(home) and results(home) == results(whole) else ['results.csv differs']
-    ours, theirs = ({p.name for p in (h/'figures'/'smoke').iterdir()} for h in (home, whole))
+    ours, theirs = ({p.name for p in _tables(h).iterdir()} if _tables(h).is_dir() else set() for h in (home, whole))
     wrong += [f'{name} is missing' for name in sorted(theirs - ours)]
     return wrong + ([f'{name} was made twice' for name in twice(home)])
 
@@ -114,11 +117,12 @@ def twice(home:Path) -> list:
     "What was built although it was there: the first one was put aside"
     return sorted(p.name for p in (home/'runs'/'smoke'/'.old').glob('*'))
 
-def together(home:Path, n:int, say=print) -> list:
-    "`n` runs at once in one folder; what is wrong with their ends"
-    runs = [Run(home, name=f'said{k}').__enter__() for k in range(n)]
-    for run in runs: run.p.wait()
-    wrong = [f'exit code {r.p.returncode}: {r.last_line()}' for r in runs if r.p.returncode]
-    for run in runs: run.__exit__()
-    say(f'{n} at once: {"; ".join(wrong) or "all came to their end"}')
-    return wrong
+def together(home:Path, n:int, only:str, say=print) -> tuple[list, list]:
+    "`n` runs at once in one folder; what is wrong with their ends, and which of their processes do not end"
+    with contextlib.ExitStack() as all_runs:
+        runs = [all_runs.enter_context(Run(home, reproduce(only), name=f'said{k}')) for k in range(n)]
+        for run in runs: run.p.wait()
+        wrong = [f'exit code {r.p.returncode}: {r.last_line()}' for r in runs if r.p.returncode]
+        left = left_running(runs[0])
+    say(f'{n} at once: {"; ".join(wrong + left) or "all came to their end"}')
+    return wrong, left

@@ -15,6 +15,10 @@ VIPANT = Path(sys.executable).parent/'vipant'
 KEPT = 'what is finished is kept'
 CODES = {signal.SIGTERM: 143, signal.SIGINT: 130, signal.SIGKILL: -9}
 
+def reproduce(only:str='') -> tuple:
+    "The arguments of a smoke run, of all notebooks or of those named"
+    return 'reproduce', '--profile', 'smoke', *(('--only', only) if only else ())
+
 def wait_until(done, what, seconds=600):
     "A state, not a time: generous, as the machine may be busy"
     end = time.time() + seconds
@@ -46,7 +50,7 @@ def _hear_ctrl_c():
 class Run:
     "`vipant` with `arguments` in the folder `home`, which takes its runs, figures and what it says"
     home: Path
-    arguments: tuple = ('reproduce', '--profile', 'smoke')
+    arguments: tuple = reproduce()
     name: str = 'said'
     runs: Path | None = None
     extra: dict | None = None       # of its environment

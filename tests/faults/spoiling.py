@@ -95,21 +95,28 @@ def attempt(kind, whole:Path, folder:Path, seed:str) -> tuple[str, str]:
     finally: shutil.rmtree(folder)
     return 'accepted', ''
 
+def whole_input(kind, base:Path) -> Path:
+    "The folder below `base` with the whole input of a kind"
+    from faults.inputs import KINDS
+    folder = base/kind
+    if not folder.exists():
+        folder.mkdir()
+        os.environ |= dict(VIPANT_RUNS=str(folder/'runs'), VIPANT_FIGURES=str(folder/'figures'))
+        KINDS[kind].make(folder)
+    return folder
+
 def child(names:list, first:int, n:int, seed:int, folder:str):
     "Read `n` spoiled inputs of each kind, from the `first` of all on; its number before each, after it what came out"
-    from faults.inputs import make
     out, base = os.fdopen(os.dup(1), 'w'), Path(tempfile.mkdtemp(dir=folder))
     os.dup2(2, 1)       # what readers print is no answer
     limit = psutil.Process().memory_info().vms + MEMORY
     for k in range(first, n*len(names)):
         kind = names[k//n]
-        if not (base/kind).exists():
-            os.environ |= dict(VIPANT_RUNS=str(base/kind/'runs'), VIPANT_FIGURES=str(base/kind/'figures'))
-            make(kind, base/kind)
-            resource.setrlimit(resource.RLIMIT_AS, (limit, resource.RLIM_INFINITY))
+        whole = whole_input(kind, base)
+        resource.setrlimit(resource.RLIMIT_AS, (limit, resource.RLIM_INFINITY))
         print(k, file=out, flush=True)
         with contextlib.redirect_stdout(io.StringIO()):
-            found = attempt(kind, base/kind, base/'spoiled', f'{seed} {kind} {k%n}')
+            found = attempt(kind, whole, base/'spoiled', f'{seed} {kind} {k%n}')
         print(json.dumps(found), file=out, flush=True)
 
 # In the parent

@@ -98,8 +98,11 @@ def _note(job, future, seconds, done, took, failed, echo):
     echo(f'{seconds:7.1f} s  {job.name}')
 
 def _failures(jobs, failed, left) -> str:
+    "The last line of a run: whoever sees only it knows what went wrong first"
     waiting = f'; {len(left)} that wait for them were not started' if left else ''
-    return f'{len(failed)} of {len(jobs)} jobs failed: {", ".join(failed)}{waiting}'
+    name, error = next(iter(failed.items()))
+    first = f'the first error, of {name}: {" ".join(str(error).split())}'
+    return f'{len(failed)} of {len(jobs)} jobs failed: {", ".join(failed)}{waiting}; {first}'
 
 # %% ../../nbs/engine/jobs.ipynb #fc676bdb
 def closure(artifacts) -> dict:

@@ -7,6 +7,7 @@ __all__ = ['Store', 'write_store', 'write_log_mels', 'write_norms', 'load_norms'
 
 # %% ../../nbs/frozen/features.ipynb #15e14ab0
 import json
+import os
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -45,16 +46,16 @@ def _names(path) -> list: return json.loads(path.read_text(encoding='utf-8')) if
 def write_store(out:Path, ids:list, read, shape:tuple, coverage:Coverage, max_unreadable:float):
     """Fill a store with `read(k)` for each id, leaving out those whose files cannot be read (ValueError, OSError)
 
-    ValueError if their share is larger than `max_unreadable`. What cannot be written is no matter of one clip: raised.
+    ValueError if their share is larger than `max_unreadable`. OSError if the disk has no room for all of it.
     """
-    x = np.lib.format.open_memmap(out/'x.npy', 'w+', np.float16, (len(ids), *shape))
+    x = _mapped(out/'x.npy', (len(ids), *shape))
     good, bad = [], []
     for k, id in enumerate(tqdm(ids, desc=out.name.strip('.').removesuffix('.part'), leave=False)):
         try: row = read(k)
         except (ValueError, OSError) as e:
             bad.append((id, str(e)))
             continue
-        x[len(good)] = row      # not in the block above: a full disk is no unreadable clip
+        x[len(good)] = row
         good.append(id)
     coverage = coverage.read(bad, max_unreadable)
     x.flush()
@@ -62,10 +63,20 @@ def write_store(out:Path, ids:list, read, shape:tuple, coverage:Coverage, max_un
     write_text(out/'ids.json', json.dumps(good))
     write_text(out/'coverage.json', json.dumps(asdict(coverage), indent=1))
 
+# %% ../../nbs/frozen/features.ipynb #5b0c7e1d
+def _mapped(path, shape) -> np.ndarray:
+    "A new .npy of float16, mapped to memory, whose room on the disk is taken; OSError if there is not enough"
+    x = np.lib.format.open_memmap(path, 'w+', np.float16, shape)
+    if not hasattr(os, 'posix_fallocate'): return x     # macOS
+    with path.open('r+b') as f:     # else a disk that is full when a row is written ends the process, by SIGBUS
+        try: os.posix_fallocate(f.fileno(), 0, path.stat().st_size)
+        except OSError as e: raise OSError(e.errno, e.strerror, str(path)) from None
+    return x
+
 def _shorten(path, n):
     "Keep the first `n` rows of a .npy file, by blocks"
     old, new = np.load(path, mmap_mode='r'), path.with_name('short.npy')
-    x = np.lib.format.open_memmap(new, 'w+', old.dtype, (n, *old.shape[1:]))
+    x = _mapped(new, (n, *old.shape[1:]))
     for i in range(0, n, 4096): x[i:i + 4096] = old[i:min(i + 4096, n)]
     x.flush()
     new.replace(path)
