@@ -6,6 +6,7 @@
 # make test       ruff over notebooks, package and tests; nbdev_test; pytest
 # make faults     kills at random moments, runs at once, full disks, spoiled inputs: a table of what came of them,
 #                 figures/bench/faults.md (half an hour; a part of it: PARTS=inputs, kills, together or disks)
+# make bench      what a training step costs beside a matrix product, figures/bench/step.csv
 # make readme     README's tables from figures/mini
 # make rehearsal  every stage of the `paper` profile at full model size over a few dozen clips, on CPU
 # make lab        JupyterLab on nbs/
@@ -35,7 +36,7 @@ except ImportError:
 endef
 export CHECK_PYTHON
 
-.PHONY: setup test faults reproduce publish readme rehearsal lab lock
+.PHONY: setup test faults reproduce publish bench readme rehearsal lab lock
 setup: .venv/.done
 .venv/.done: requirements.lock setup.py settings.ini
 	@$(PY) -c 'import pip' 2>/dev/null || $(PYTHON) -c "$$CHECK_PYTHON"
@@ -55,6 +56,9 @@ test: setup
 	timeout --signal=INT --kill-after=60 1800 $(PY) -m pytest -q
 faults: setup
 	PYTHONPATH=tests $(PY) -m faults $(PARTS) $(if $(FOLDER),--folder $(FOLDER))
+bench: setup
+	mkdir -p runs
+	papermill nbs/studies/bench.ipynb runs/bench.ipynb -p keep True
 readme: setup
 	$(PY) -c 'from vipant.engine.report import fill_readme; fill_readme()'
 lab: setup
