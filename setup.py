@@ -24,5 +24,5 @@ setuptools.setup(
     long_description_content_type='text/markdown',
     entry_points={'nbdev': [f"{cfg['lib_path']}={cfg['lib_path']}._modidx:d"],
                   'console_scripts': [f"vipant={cfg['lib_path']}.engine.cli:main"]},
-    package_data={cfg['lib_path'] + '.paper': ['*.csv']},
+    package_data={cfg['lib_path'] + '.paper': ['*.csv'], cfg['lib_path']: ['weights/*/*']},
 )

@@ -14,7 +14,7 @@ import pandas as pd
 
 from ..engine.runtime import write_whole
 
-# %% ../../nbs/use/embeddings.ipynb #021f7e3c
+# %% ../../nbs/use/embeddings.ipynb #77649d08
 COLUMNS = ('sound', 'start', 'seconds', 'rule', 'silent', 'model')
 
 @dataclass
@@ -36,7 +36,8 @@ class Embeddings:
     def nearest(self, query, k=5) -> pd.DataFrame:
         "The `k` rows nearest to the embedding `query` (D,), best first, with their `cosine`; all rows are compared"
         query = np.asarray(query, np.float32).reshape(-1)
-        cosine = self.unit()@(query/max(np.linalg.norm(query), 1e-12))
+        length = np.sqrt(np.einsum('nd,nd->n', self.x, self.x))*np.linalg.norm(query)
+        cosine = self.x@query/length.clip(1e-12)
         best = np.argsort(-cosine, kind='stable')[:k]
         return self.rows.iloc[best].assign(cosine=cosine[best]).reset_index(drop=True)
 
