@@ -348,6 +348,7 @@ def test_every_setting_that_changes_a_key_changes_the_name(places):
               'curation.gold_share': '.3'} | {f'{s}.momentum': '.5' for s in ('va', 'at', 'esc50', 'us8k')}
     adam = [s for s in type(profile('mini')).model_fields if s.startswith(('audioset_', 'ast_'))]
     chosen |= {f'{s}.beta1': '.5' for s in adam} | {f'{s}.gamma': '.6' for s in adam}
+    chosen |= {name: '.6' for name, *_ in leaves(profile('mini')) if name.endswith('.decay')}
     fields = sorted(leaves(profile('mini')), key=lambda f: f[0] == 'data.root')     # last: keys look at it from then on
     known, unfit, idle = keys_by_name(wanted(profile('mini'))), {}, []
     for name, value, kind in fields:

@@ -8,11 +8,12 @@ import pytest
 from vipant.engine.config import profile
 from vipant.engine.experiments import TRAINED_HERE
 from vipant.engine.report import paper_table
+from vipant.engine.results_file import read_rows
 
 FIGURES = Path(__file__).resolve().parents[1]/'figures'/'mini'
 
 @pytest.fixture(scope='module')
-def rows(): return pd.read_csv(FIGURES/'results.csv', keep_default_na=False, na_values=[''])
+def rows(): return read_rows(FIGURES/'results.csv')
 
 def score(rows, model, dataset, group, metric, protocol='honest'):
     "Value (mean over seeds) and number of clips"

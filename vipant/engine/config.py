@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['Count', 'Whole', 'Positive', 'NotNegative', 'Share', 'PROFILES', 'PARAMETERS', 'repo_root', 'Section', 'Data',
            'World', 'Fbank', 'Encoder', 'Towers', 'Contrast', 'Adam', 'System', 'Wav2CLIP', 'FallingRate', 'AudioCLIP',
-           'MMV', 'VATT', 'Systems', 'Curation', 'LanguageModel', 'Released', 'Evaluation', 'Profile', 'read_value',
-           'whole_number', 'profile', 'runs_dir', 'figures_dir', 'published_dir', 'data_root']
+           'MMV', 'VATT', 'Experts', 'Systems', 'Curation', 'LanguageModel', 'Released', 'Evaluation', 'Profile',
+           'read_value', 'whole_number', 'profile', 'runs_dir', 'figures_dir', 'published_dir', 'data_root']
 
 # %% ../../nbs/engine/config.ipynb #76f15e80
 import hashlib
@@ -185,6 +185,14 @@ class VATT(System):
     rate: Count = 16000                 # Hz
     warmup_epochs: NotNegative = 1.
 
+# %% ../../nbs/engine/config.ipynb #5e1a0c03
+class Experts(FallingRate):
+    "MoEE, which stands beside the supervised state of the art of Table 3 (Oncescu et al. 2021)"
+    margin: Positive = .2               # of the loss
+    clusters: Count = 16                # of NetVLAD
+    width: Count = 768                  # of the joint space, an expert
+    word_dim: Count = 300               # of the vector of a word
+
 # %% ../../nbs/engine/config.ipynb #5e1a0c02
 class Systems(Section):
     "The systems beside ours: what their authors say, the rest our own choice"
@@ -193,6 +201,7 @@ class Systems(Section):
     audioclip_partial: AudioCLIP = AudioCLIP(epochs=30, batch_size=64, lr=1e-4, width=64, weight_decay=5e-4)
     audioclip_full: FallingRate = FallingRate(epochs=30, batch_size=64, lr=5e-5, weight_decay=5e-4, decay=.98)
     mmv: MMV = MMV(epochs=30, batch_size=512, lr=2e-3, width=64)
+    experts: Experts = Experts(epochs=20, batch_size=128, lr=1e-2, weight_decay=1e-3)     # MoEE
     vatt: VATT = VATT(epochs=30, batch_size=512, lr=1e-4, width=768)
 
 # %% ../../nbs/engine/config.ipynb #0a0c16f2
@@ -304,6 +313,7 @@ PROFILES = dict(
         audioclip_partial=dict(epochs=6, lr=.01, width=8),
         audioclip_full=dict(epochs=2, lr=1e-3),
         mmv=dict(epochs=4, batch_size=64, lr=1e-3, width=12),
+        experts=dict(clusters=8, width=64, word_dim=32),
         vatt=dict(epochs=4, batch_size=64, lr=1e-3, width=48, layers=2),
         curation=dict(top_k=3),
         lm=dict(model='world', captions=1500)),
@@ -332,6 +342,7 @@ PROFILES['smoke'] = {**PROFILES['mini'],
     'audioclip_partial': dict(epochs=2, batch_size=32, lr=.01, width=4),
     'audioclip_full': dict(epochs=1, batch_size=32, lr=1e-3),
     'mmv': dict(epochs=2, batch_size=32, lr=1e-3, width=4),
+    'experts': dict(epochs=2, batch_size=16, clusters=2, width=16, word_dim=8),
     'vatt': dict(epochs=2, batch_size=32, lr=1e-3, width=32, layers=1),
     'curation': dict(top_k=2),
     'lm': dict(model='world', captions=40, epochs=4, width=32, layers=1),

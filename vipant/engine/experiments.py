@@ -52,6 +52,7 @@ RUNS += [Run('supervised', 'supervised va', lambda cfg: recipes.audioset_benchma
 RUNS += [Run('supervised', f'supervised {init}', lambda cfg, i=init: recipes.folds_benchmark(cfg, 'esc50', i))
          for init in recipes.AST_STARTS]
 RUNS += [Run('baselines', s + TRAINED_HERE, lambda cfg, s=s: recipes.system_benchmark(cfg, s)) for s in recipes.SYSTEMS]
+RUNS += [Run('baselines', 'Supervised SoTA' + TRAINED_HERE, recipes.expert_benchmark)]
 
 # %% ../../nbs/engine/experiments.ipynb #07cfbca9
 RELEASED = [Run('scores', m, lambda cfg, m=m: recipes.benchmark(cfg, recipes.released_weights(cfg, m)))

@@ -4,14 +4,15 @@
 
 # %% auto #0
 __all__ = ['READ', 'SOURCES', 'MINED', 'MODELS', 'SHARES', 'SOUNDS', 'SYSTEMS', 'PIVOTS', 'SETS', 'STARTS', 'AST_STARTS',
-           'ABLATIONS', 'CHOSEN', 'recipe', 'known', 'raw_data', 'given_folder', 'frozen_towers', 'log_mels',
-           'input_norms', 'frame_embeddings', 'check_source', 'language_model', 'free_captions', 'caption_pairs',
-           'va_training', 'at_training', 'vat_training', 'trained', 'overridden', 'with_share', 'share_name',
-           'gold_training', 'task_sounds', 'task_texts', 'task_inputs', 'benchmark', 'oracle_benchmark',
+           'GOLD_SPLITS', 'ABLATIONS', 'CHOSEN', 'recipe', 'known', 'raw_data', 'given_folder', 'frozen_towers',
+           'log_mels', 'input_norms', 'frame_embeddings', 'check_source', 'language_model', 'free_captions',
+           'caption_pairs', 'va_training', 'at_training', 'vat_training', 'trained', 'overridden', 'with_share',
+           'share_name', 'gold_training', 'task_sounds', 'task_texts', 'task_inputs', 'benchmark', 'oracle_benchmark',
            'share_benchmark', 'systems_of', 'audioclip_training', 'system_training', 'system_benchmark', 'epoch_marks',
            'va_hits', 'pivots', 'check_dataset', 'fold_section', 'input_frames', 'fold_training', 'folds_benchmark',
-           'split_section', 'audioset_training', 'audioset_benchmark', 'tower_layers', 'tuned_counts', 'layer_series',
-           'unbalanced_pair', 'ablated', 'ablation_benchmark', 'released_weights']
+           'split_section', 'audioset_training', 'audioset_benchmark', 'expert_training', 'expert_benchmark',
+           'tower_layers', 'tuned_counts', 'layer_series', 'unbalanced_pair', 'ablated', 'ablation_benchmark',
+           'released_weights']
 
 # %% ../../nbs/engine/recipes.ipynb #19aaf393
 import functools
@@ -422,6 +423,36 @@ def audioset_benchmark(cfg:Profile, split:str='balanced_train', layers:int|str|N
     return Artifact(cfg, f'scores-{training.stem}', 'vipant.studies.audioset_classification:score_split',
                     reads=('evaluation',), inputs=dict(data=_data_of(cfg, 'audioset'), training=training),
                     args=dict(split=split), seeded=True)
+
+# %% ../../nbs/engine/recipes.ipynb #2e2dd38a
+GOLD_SPLITS = dict(audiocaps=('train', 'val'), clotho=('development', 'validation'))   # to train and to choose on
+
+def _hearing(cfg) -> Artifact:
+    "The frozen audio expert, one for all seeds"
+    return audioset_training(cfg.model_copy(update=dict(seed=0)), 'unbalanced_train', init='ast')
+
+@recipe
+def expert_training(cfg:Profile, dataset:str) -> Artifact:
+    "MoEE on the gold pairs of audiocaps or clotho"
+    splits = GOLD_SPLITS[known('dataset', dataset, GOLD_SPLITS)]
+    n_frames = cfg.fbank.n_frames_long if dataset == 'clotho' else 0
+    learnt, held = (log_mels(cfg, dataset, s, n_frames) for s in splits)
+    inputs = dict(data=_data_of(cfg, dataset), norm=input_norms(cfg), sounds=learnt, held=held,
+                  ast=_hearing(cfg))
+    return Artifact(cfg, f'experts-{dataset}', 'vipant.models.expert_mixture:train_experts',
+                    reads=('experts', 'fbank', 'encoder', 'towers', 'ast_unbalanced'), inputs=inputs,
+                    args=dict(dataset=dataset), seeded=True, resumes=True)
+
+@recipe
+def expert_benchmark(cfg:Profile) -> Artifact:
+    "rows.csv: the retrieval of both trainings, each on its own data set; TASK.npy, texts/NAME.npy"
+    sounds = {task: task_sounds(cfg, task) for task in ('AudioCaps', 'Clotho')}
+    inputs = dict(data=_data_of(cfg, *GOLD_SPLITS), norm=input_norms(cfg),
+                  ast=_hearing(cfg))
+    trainings = {dataset: expert_training(cfg, dataset) for dataset in GOLD_SPLITS}
+    return Artifact(cfg, 'scores-experts', 'vipant.models.expert_mixture:score_experts',
+                    reads=('evaluation', 'experts', 'fbank', 'encoder', 'towers', 'ast_unbalanced'),
+                    inputs=inputs | sounds | trainings, seeded=True)
 
 # %% ../../nbs/engine/recipes.ipynb #352287be
 def tower_layers(cfg:Profile) -> int:

@@ -40,7 +40,7 @@ def read_rows(path:Path) -> pd.DataFrame:
     "All rows of a results.csv; none if it is not there, or if it cannot be read, which is said"
     if not path.exists(): return pd.DataFrame(columns=COLUMNS)
     try:
-        rows = pd.read_csv(path, keep_default_na=False, na_values=[''])
+        rows = pd.read_csv(path, keep_default_na=False, na_values=[''], dtype=dict(config=str))     # not 9e235386 as ∞
         wrong = _wrong(rows)
     except ValueError as e: wrong = first_line(e)       # of pandas, for no csv, no text, or nothing at all
     if not wrong: return rows

@@ -93,12 +93,18 @@ def right(self:Clips, model, dataset) -> dict:
     return self.tasks.marks(dataset, self.embeddings(model, dataset))
 
 @patch
+def texts(self:Clips, model, name) -> torch.Tensor:
+    "Text embeddings of a model, its own where it reads the texts itself, else those of CLIP's frozen tower"
+    own = self.artifacts[model].path/'texts'/f'{name}.npy'
+    return torch.from_numpy(np.load(own)) if own.exists() else self.tasks.texts[name]
+
+@patch
 def ranks(self:Clips, model, dataset, group) -> np.ndarray:
     "Ranks (N, queries a clip)"
     audio = self.embeddings(model, dataset)
     if group == 'audio->image': found = retrieval(audio, self.images(), captions_per_clip=1)['a2t']
     else:
-        text = self.tasks.texts[SOUNDS[dataset][0]]
+        text = self.texts(model, SOUNDS[dataset][0])
         found = retrieval(audio, text, len(text)//len(audio))[RETRIEVED[group]]
     return found['ranks'].numpy().reshape(len(audio), -1)
 
