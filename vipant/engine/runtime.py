@@ -124,5 +124,5 @@ def end_children():
     for p in children():
         try:
             # Python's keeper of semaphores ends by itself, and would be missed until then
-            if not any('resource_tracker' in word for word in p.cmdline()): p.kill()
+            if not any('multiprocessing.resource_tracker' in word for word in p.cmdline()): p.kill()
         except psutil.Error: pass   # it ended meanwhile
