@@ -8,9 +8,9 @@ from vipant.engine.runtime import write_text, write_whole
 NUMBERS = 'tried', 'clear', 'accepted', 'tracebacks', 'hangs', 'lost', 'left'
 FAULTS = NUMBERS[3:]        # of which there may be none
 SHOWN = 'tried', 'clear lines', 'accepted', 'tracebacks', 'hangs', 'lost', 'processes left'
-NOTE = '''Made by `make faults`. Clear lines: of an input, one line that names the file; of a run that was killed (but
-by SIGKILL), or cannot write, the last line and the exit code as they should be; of runs at once, those that came to
-their end. Lost: an input with which its process died, or what was finished before and is not there, or otherwise,
+NOTE = '''Made by `make faults`. Clear lines: of an input, one line that names the file; of a run that was killed or
+cannot write, the last line and the exit code as they should be (of SIGKILL: the code); of runs at once, those that came
+to their end. Lost: an input with which its process died, or what was finished before and is not there, or otherwise,
 afterwards.'''
 FOLDER = ROOT/'figures'/'bench'
 
