@@ -42,7 +42,7 @@ setup: .venv/.done
 	@$(PY) -c 'import pip' 2>/dev/null || $(PYTHON) -c "$$CHECK_PYTHON"
 	@$(PY) -c 'import pip' 2>/dev/null || $(PYTHON) -m venv --clear .venv || { rm -rf .venv; exit 1; }
 	$(PY) -m pip install -q uv==0.13.9
-	.venv/bin/uv pip sync -q --python $(PY) requirements.lock
+	.venv/bin/uv pip sync -q --compile-bytecode --python $(PY) requirements.lock
 	.venv/bin/uv pip install -q --python $(PY) --no-deps -e .
 	touch $@
 reproduce: setup
