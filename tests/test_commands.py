@@ -12,6 +12,8 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from vipant.engine.results_file import read_rows
+
 ROOT = Path(__file__).resolve().parents[1]
 BIN = Path(sys.executable).parent
 ENV = os.environ | {'VIPANT_PROFILE': 'smoke'}
@@ -132,7 +134,7 @@ def test_a_run_in_a_fresh_checkout_leaves_git_as_it_was(checkout):
 
 def test_a_run_is_held_against_what_was_published(killed, checkout):
     place, env, _ = killed
-    rows = pd.read_csv(place/'figures'/'smoke-1seed'/'results.csv', keep_default_na=False, na_values=[''])
+    rows = read_rows(place/'figures'/'smoke-1seed'/'results.csv')
     def said(*seeds):
         published = pd.concat(seeds).assign(code='0.0.0+00000000')
         published.to_csv(checkout/'figures'/'smoke'/'results.csv', index=False, float_format='%.6g')

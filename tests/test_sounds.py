@@ -192,7 +192,7 @@ def test_a_file_that_vanishes_is_one_unreadable_clip(tmp_path):
 def test_a_full_disk_is_not_an_unreadable_clip(tmp_path, monkeypatch):
     class Full(np.ndarray):
         def __setitem__(self, k, v): raise OSError(28, 'No space left on device')
-    monkeypatch.setattr(np.lib.format, 'open_memmap', lambda *_: np.zeros((3, 3)).view(Full))
+    monkeypatch.setattr('vipant.frozen.features._mapped', lambda *_: np.zeros((3, 3)).view(Full))
     with pytest.raises(OSError, match='No space'):
         write_store(tmp_path, list('abc'), lambda k: np.ones(3), (3,), Coverage('toy', 'train', 3, 3), 1.)
 
