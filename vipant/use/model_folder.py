@@ -23,7 +23,7 @@ from ..engine.config import Count, Positive, Profile, Section, Towers, Whole
 from ..engine.runtime import write_text, write_whole
 from ..frozen.towers import FrozenTowers, filled_towers, pretrained_towers
 
-# %% ../../nbs/use/model_folder.ipynb #dffe34df
+# %% ../../nbs/use/model_folder.ipynb #3d89b334
 class Front(Section):
     "From a waveform to log-mels, by the names of `vipant.preprocessing.padded_log_mel`"
     n_frames: Count
@@ -40,9 +40,11 @@ class Spec(Section):
     mean: float                 # of the log-mels
     std: Positive
     prompt: str = 'the sound of'
+    threads: Whole = 0          # of torch, for which it is large enough; 0: torch's own choice
     towers: Towers              # the CLIP that it was trained to meet
     about: dict = {}            # where it comes from: data, run, numbers, limits, licence
 
+# %% ../../nbs/use/model_folder.ipynb #77e0a20f
 def read_spec(path) -> Spec:
     "config.json; FileNotFoundError, ValueError in one line for one that is not of this format"
     path = Path(path)

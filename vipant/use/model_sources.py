@@ -25,7 +25,7 @@ from ..models.trainings import checkpoint
 from ..preprocessing import front_end
 from .model_folder import CONFIG, Front, Parts, Spec, named_towers, read_parts, read_tokens
 
-# %% ../../nbs/use/model_sources.ipynb #1d1fcb6b
+# %% ../../nbs/use/model_sources.ipynb #5224d4da
 def label(folder) -> str:
     "The name in the tables of the training in a folder such as at-gc-s0; the folder's own, if it has none there"
     stems = {f'va-{k}' if k in ('clip', 'rand') else f'at-{k}': name for name, k in MODELS.items()}
@@ -43,24 +43,24 @@ def training_parts(folder) -> Parts:
     if lost: raise ValueError(f'{folder} is no training: its record names no {", ".join(sorted(lost))}')
     towers, norm = (_beside(folder, made, k) for k in ('towers', 'norm'))
     fbank = Fbank(**made['config']['fbank'])
-    data, cfg = _data(folder, made), _towers_profile(towers, made)
+    data, cfg = _data(folder, made), _towers_profile(towers)
     front = front_end(fbank) | dict(n_frames=fbank.n_frames, resample=fbank.resample or data.get('sample_rate', 0))
     mean, std = load_norms(norm)
-    spec = Spec(label=label(folder), front=Front(**front), mean=mean, std=std, towers=cfg.towers,
-                about=_about(folder, made, data))
+    spec = Spec(label=label(folder), front=Front(**front), mean=mean, std=std, threads=made['threads'],
+                towers=cfg.towers, about=_about(folder, made, data))
     bring = lambda: load_towers(cfg, towers)
     return Parts(spec, load(checkpoint(folder)), bring, lambda: _read(cfg, data, bring))
 
-# %% ../../nbs/use/model_sources.ipynb #34be8de0
+# %% ../../nbs/use/model_sources.ipynb #c425d4dc
 def _beside(folder, made, key) -> Path:
     "The folder of an input of the training in `folder`"
     found = folder.parent/made['inputs'][key]['name']
     if not provenance(found): raise ValueError(f'{folder}: the {key} that it was trained with, {found}, is not there')
     return found
 
-def _towers_profile(towers, made) -> Profile:
+def _towers_profile(towers) -> Profile:
     chosen = json.loads((towers/'towers.json').read_text(encoding='utf-8'))
-    return Profile(name='own', threads=made['threads'], towers=Towers(**chosen))
+    return Profile(name='own', towers=Towers(**chosen))
 
 def _data(folder, made) -> dict:
     "What is known of the data of a training: path, and of a miniature world its settings"

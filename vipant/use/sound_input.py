@@ -66,7 +66,7 @@ def mono(array, rate:int, name:str) -> torch.Tensor:
 
 def _kind(x): return str(x.dtype).removeprefix('torch.')
 
-# %% ../../nbs/use/sound_input.ipynb #276910e3
+# %% ../../nbs/use/sound_input.ipynb #8091f15a
 def _scaled(x) -> torch.Tensor:
     "Samples as float32, whole numbers divided by the full scale of their type"
     if x.is_floating_point(): return x.detach().float().cpu()
@@ -76,20 +76,21 @@ def _scaled(x) -> torch.Tensor:
 def sounds_of(given, rate:int=0) -> list[Sound]:
     "What is `given` as a list of sounds: paths as `each` takes them, or samples at `rate` Hz; ValueError for others"
     if _is_array(given): given = list(given) if given.ndim == 3 else [given]
-    elif isinstance(given, dict): given = [given]
+    elif isinstance(given, (dict, Sound)): given = [given]
     elif hasattr(given, '__iter__') and not isinstance(given, (str, bytes, PathLike)):
         given = sorted(given, key=str) if isinstance(given, (set, frozenset)) else list(given)
-        if not any(_is_array(g) or isinstance(g, dict) for g in given): given = each(given, 'sound')
+        if not any(_is_array(g) or isinstance(g, (dict, Sound)) for g in given): given = each(given, 'sound')
     else: given = each(given, 'sound')
     return [_sound(g, rate, k, len(given)) for k, g in enumerate(given)]
 
-# %% ../../nbs/use/sound_input.ipynb #59b0586e
+# %% ../../nbs/use/sound_input.ipynb #f0c7a26b
 def _is_array(g) -> bool: return isinstance(g, (np.ndarray, torch.Tensor)) and not _is_text(g)
 
 def _is_text(g) -> bool: return isinstance(g, np.ndarray) and g.dtype.kind in 'OUS'
 
 def _sound(g, rate, k, n) -> Sound:
     name = f'sound {k + 1} of {n}'
+    if isinstance(g, Sound): return g
     if isinstance(g, (str, PathLike)): return Sound(str(g))
     if not isinstance(g, dict): return Sound(name, mono(g, rate, name), rate)
     if g.get('array') is None: return _sound(g.get('path'), rate, k, n) if g.get('path') else _no_sound(name, g)
